@@ -1,0 +1,78 @@
+# What is needed is set up in .venv and .venv-demo; a second run finds it there.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock build clean
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
+            $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+BIN := .venv/bin
+CODE := $(wildcard src tests tools demo bench)
+PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-input
+
+help:
+	@echo "make demo    a CSV import that survives crashes     (DB=sqlite|postgres, CSV=path)"
+	@echo "make test    the tests                              (ARGS='-k lease')"
+	@echo "make check   format, lint, types, imports and sizes"
+	@echo "make format  rewrite the code in the project's format"
+	@echo "make lock    pin the newest versions of all packages"
+	@echo "make build   the wheel and the source archive, in dist/"
+	@echo "make clean   remove what the other targets made"
+
+# --- set-up: hashes pin what is fetched; then the package is linked, without a look at any index ---
+
+.venv/.packages: requirements/dev.txt
+.venv-demo/.packages: requirements/demo.txt
+.venv/.packages .venv-demo/.packages: %/.packages:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (PYTHON=... names one)"; exit 1; }
+	@echo "--- setting up $* with $(PYTHON)"
+	@$(PYTHON) -m venv --clear $*
+	@$*/$(PIP) --require-hashes -r $<
+	@touch $@
+
+.venv/.ready .venv-demo/.ready: %/.ready: %/.packages pyproject.toml
+	@$*/$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: .venv/.ready
+	@echo "ready: $(BIN)/python"
+
+# --- use ------------------------------------------------------------------------------------------
+
+demo: .venv-demo/.ready
+	@.venv-demo/bin/python -m demo $(if $(DB),--db "$(DB)") $(if $(CSV),--csv "$(CSV)")
+
+test: .venv/.ready
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+check: .venv/.ready
+	@echo "--- format"
+	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "'make format' repairs this"; exit 1; }
+	@echo "--- lint"
+	@$(BIN)/ruff check --quiet $(CODE)
+	@echo "--- types: mypy"
+	@$(BIN)/mypy $(CODE)
+	@echo "--- types: pyright"
+	@$(BIN)/pyright --pythonpath $(BIN)/python $(CODE)
+	@echo "--- imports"
+	@$(BIN)/lint-imports --no-cache
+	@echo "--- sizes"
+	@$(BIN)/python -m pytest --quiet tests/test_size.py
+
+format: .venv/.ready
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+build: .venv/.ready
+	@$(BIN)/python -m hatchling build
+
+# One resolution serves every platform and Python version. No index is named in the result.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+
+lock: .venv/.ready
+	@$(LOCK) requirements/dev.in --all-extras --output-file requirements/dev.txt
+	@$(LOCK) requirements/demo.in --extra postgres --extra cli --output-file requirements/demo.txt
+
+clean:
+	@rm -rf .venv .venv-demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Programs of the repository: used by its tests and its demo, not part of the package."""
