@@ -1,0 +1,1 @@
+"""Durable jobs: steps that survive crashes, on the database you already have."""

@@ -1,0 +1,121 @@
+"""The clock, ids, chance and threads: the only module that touches the real ones.
+
+Everything else is given an `Environment`, so that a simulation can replace it. Lint bans the standard
+modules elsewhere. Threads are imported when the first one is started, because a browser has none.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor as Executor  # noqa: PLC0414  # others name the type through this module
+
+_VERSION_7 = 0x7 << 76
+_VARIANT = 0x2 << 62
+
+
+class Environment(Protocol):
+    """What the outside world offers. `SystemEnvironment` is the real one."""
+
+    def now(self) -> datetime:
+        """The wall clock as an aware UTC datetime. For display and for SQLite; never to judge a lease of Postgres."""
+        ...
+
+    def now_us(self) -> int:
+        """The wall clock as integer microseconds since 1970."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; also runs while the process is stopped, where the system has one."""
+        ...
+
+    def new_id(self) -> str:
+        """A UUIDv7: sorts by the millisecond it was made in, and by order within this process."""
+        ...
+
+    def random(self) -> float:
+        """A number from 0 up to, not including, 1."""
+        ...
+
+    def executor(self, name: str, threads: int) -> Executor:
+        """Threads named `name` to run blocking calls in. The caller shuts it down."""
+        ...
+
+    def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
+        """Start a daemon thread and return a handle to join it."""
+        ...
+
+
+class Thread(Protocol):
+    """A started thread."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it ended, at most `timeout` seconds."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        ...
+
+
+class SystemEnvironment:
+    """The machine's clock, chance and threads."""
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+        self._last_id = 0
+
+    def now(self) -> datetime:
+        """See `Environment`."""
+        return datetime.now(UTC)
+
+    def now_us(self) -> int:
+        """See `Environment`."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """See `Environment`. CLOCK_BOOTTIME where there is one: a suspended laptop's leases expire too."""
+        clock = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+    def new_id(self) -> str:
+        """See `Environment`. 48 bits of milliseconds, then 12 + 62 bits that start random and count up within one."""
+        tail = int.from_bytes(os.urandom(10), "big") & ((1 << 74) - 1)
+        value = (time.time_ns() // 1_000_000) << 74 | tail
+        if value <= self._last_id:
+            value = self._last_id + 1 + (tail & 0xFFFF)
+        self._last_id = value
+        return _uuid7_text(value)
+
+    def random(self) -> float:
+        """See `Environment`."""
+        return self._random.random()
+
+    def executor(self, name: str, threads: int) -> Executor:
+        """See `Environment`."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # a browser has no threads
+
+        return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+
+    def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
+        """See `Environment`."""
+        import threading  # noqa: PLC0415  # a browser has no threads
+
+        thread = threading.Thread(name=name, target=target, daemon=True)
+        thread.start()
+        return thread
+
+
+def _uuid7_text(value: int) -> str:
+    """Spread 122 bits over the fields of a version 7 UUID (RFC 9562, section 5.7)."""
+    stamp = value >> 74
+    high = value >> 62 & 0xFFF
+    low = value & ((1 << 62) - 1)
+    text = f"{stamp << 80 | _VERSION_7 | high << 64 | _VARIANT | low:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,1 @@
+"""The database: operations as values, the SQL that they name, and the engines that run them."""

@@ -1,0 +1,134 @@
+"""`Database`: where operations are run. Two lanes of group commit, reads beside them, wake-ups after commits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from durably.environment import Environment
+from durably.errors import DatabaseUnavailable
+from durably.store import engine as engines
+from durably.store.batch import Batcher
+from durably.store.engine import Channel, Engine, LockTimeout
+from durably.store.migrate import Mode
+from durably.store.operation import ItemT, Lane, Operation, ResultT, T, Wake, Write
+from durably.store.sqlite import SqliteEngine
+from durably.store.url import parse_url
+
+_FIRST_WAIT, _LAST_WAIT = 0.05, 2.0
+
+
+def open_database(
+    url: str,
+    *,
+    environment: Environment,
+    migrate: Mode = "auto",
+    schema: str = "durably",
+    listen_url: str | None = None,
+) -> Database:
+    """The database that a URL means, not connected yet. Raises ValidationError when the URL or a name is bad."""
+    parsed = parse_url(url, listen_url=listen_url)
+    if parsed.dialect == "sqlite":
+        return Database(SqliteEngine(parsed, environment), environment, migrate, parsed.shown, timedelta(seconds=5))
+    try:
+        from durably.store.postgres import PostgresEngine  # noqa: PLC0415  # asyncpg is an extra
+    except ModuleNotFoundError as error:
+        message = "PostgreSQL needs the extra: pip install 'durably[postgres]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
+    engine = PostgresEngine(parsed, environment, schema)
+    return Database(engine, environment, migrate, parsed.shown, timedelta(seconds=30))
+
+
+class Database:
+    """One database, used from one event loop.
+
+    `run`, `submit` and `read` repeat what a lost connection or a busy database left undone, which is safe: ids, tokens
+    and write numbers are the caller's. They raise DatabaseUnavailable after `timeout` seconds; None waits for ever.
+    """
+
+    def __init__(
+        self, engine: Engine, environment: Environment, migrate: Mode, shown: str, default_lease: timedelta
+    ) -> None:
+        self.environment = environment
+        self.default_lease = default_lease
+        self.shown = shown
+        """The URL without its password."""
+        self._engine = engine
+        self._migrate: Mode = migrate
+        self._callbacks: list[Callable[[Wake], None]] = []
+        self._is_listening = False
+        self._lanes = {
+            Lane.FAST: Batcher(self._transact, Channel.FAST, self._committed, environment.random),
+            Lane.KEYED: Batcher(self._transact, Channel.KEYED, self._committed, environment.random),
+        }
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can see the data; False for SQLite in memory."""
+        return self._engine.is_shared
+
+    async def open(self) -> None:
+        """Connect, and bring the tables up to date or check them. Raises SchemaError, DatabaseUnavailable."""
+        await self._engine.open(self._migrate)
+
+    async def close(self) -> None:
+        """Wait for the writes that were submitted, then disconnect."""
+        for lane in self._lanes.values():
+            await lane.close()
+        await self._engine.close()
+
+    async def run(
+        self, operation: Operation[T], *, lane: Lane = Lane.KEYED, timeout: float | None = 10.0
+    ) -> T:  # becomes DatabaseUnavailable
+        """The operation's result, after its commit, which it may share with others of the lane."""
+        return await self._lanes[lane].run(operation, timeout)
+
+    async def submit(
+        self, write: Write[ItemT, ResultT], item: ItemT, *, timeout: float | None = 10.0
+    ) -> ResultT:  # becomes DatabaseUnavailable
+        """The item's result, after the commit that it shares with what arrived at the same time."""
+        return await self._lanes[write.lane].submit(write, item, timeout)
+
+    async def read(self, operation: Operation[T], *, timeout: float | None = 10.0) -> T:  # becomes DatabaseUnavailable
+        """The result of an operation that writes nothing."""
+        if timeout is None:
+            return await self._read(operation)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._read(operation)
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"no answer within {timeout:g} seconds") from error
+
+    def on_wake(self, callback: Callable[[Wake], None]) -> Callable[[], None]:
+        """Call back in this loop after commits of this and of other processes. Returns the function that ends it."""
+        if not self._is_listening:
+            self._is_listening = True
+            self._engine.listen(self._call_back)
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def twin(self) -> Database:
+        """A second Database on the same data, for another thread's loop; with connections of its own where it can."""
+        return Database(self._engine.twin(), self.environment, "auto", self.shown, self.default_lease)
+
+    async def _read(self, operation: Operation[T]) -> T:
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                return await engines.run(self._engine, operation, Channel.READ)
+            except (DatabaseUnavailable, LockTimeout):
+                await asyncio.sleep(wait * (0.5 + self.environment.random() / 2))
+                wait = min(wait * 2, _LAST_WAIT)
+
+    async def _transact(self, operation: Operation[T], channel: Channel) -> T:
+        return await engines.run(self._engine, operation, channel)
+
+    def _committed(self, wake: Wake) -> None:
+        if wake:
+            self._call_back(wake)
+            self._engine.notify(wake)
+
+    def _call_back(self, wake: Wake) -> None:
+        for callback in tuple(self._callbacks):
+            callback(wake)

@@ -1,0 +1,273 @@
+"""PostgreSQL through asyncpg: a connection for each lane, the database's own clock, LISTEN for wake-ups.
+
+A transaction of one statement is sent bare, without BEGIN and COMMIT around it. A connection that failed is thrown
+away; the caller repeats what was in doubt, which is safe (`store-rules`, section 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+
+from durably.environment import Environment
+from durably.errors import DatabaseUnavailable, ValidationError
+from durably.store import catalogue
+from durably.store.engine import Channel, LockTimeout
+from durably.store.migrate import Applied, Migration, Mode, migrations, pending
+from durably.store.operation import Batch, Param, Rows, Statement, Wake
+from durably.store.postgres_wake import PostgresWaker
+from durably.store.url import DatabaseUrl
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+
+_CONNECT_WITHIN = 10.0
+_ANSWER_WITHIN = 60.0
+_LOCK_TIMEOUT_MS = 100
+_SCHEMA_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+
+# The tables' statistics lag behind a burst of runs, and a prepared statement keeps its plan. Every statement here is
+# written for its index, so a plan that reads a whole table is never wanted.
+_PLANNER = "SET enable_seqscan = off; SET jit = off"
+
+_PASSING = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.TransactionRollbackError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.InternalClientError,
+    ConnectionError,
+    OSError,
+    TimeoutError,
+)
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
+
+
+class PostgresEngine:
+    """One PostgreSQL database, its tables in one schema."""
+
+    is_shared = True
+
+    def __init__(self, url: DatabaseUrl, environment: Environment, schema: str) -> None:
+        if not schema or not set(schema) <= _SCHEMA_LETTERS or schema[0].isdigit():
+            raise ValidationError("schema", f"{schema!r} is no plain name: use lower-case letters, digits and _")
+        self._url = url
+        self._environment = environment
+        self._schema = schema
+        self._prefix = f'"{schema}".'
+        self._sql = _numbered(self._prefix)
+        self._links = {channel: _Link(url, channel) for channel in (Channel.FAST, Channel.KEYED)}
+        self._waker = PostgresWaker(url, schema, environment)
+
+    async def open(self, mode: Mode) -> None:
+        """See `Engine`."""
+        link = self._links[Channel.KEYED]
+        async with link.lock:
+            connection = await link.connected()
+            known = migrations("postgres", self._prefix)
+            while True:
+                async with _translated(link):
+                    left = await self._migrate_once(connection, known, mode)
+                if not left:
+                    return
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        await self._waker.close()
+        for link in self._links.values():
+            await link.close()
+
+    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+        """See `Engine`. Reads share the keyed lane's connection."""
+        link = self._links.get(Channel.KEYED if channel is Channel.READ else channel)
+        if link is not None:
+            async with link.lock:
+                return await self._transact(link, statements, readonly=readonly)
+        aside = _Link(self._url, channel)
+        try:
+            return await self._transact(aside, statements, readonly=readonly)
+        finally:
+            await aside.close()
+
+    async def _transact(self, link: _Link, statements: Sequence[Statement], *, readonly: bool) -> list[Rows]:
+        connection = await link.connected()
+        plan = [(sql, arguments) for statement in statements for sql, arguments in self._bind(statement)]
+        async with _translated(link):
+            if (len(plan) == 1 or readonly) and not link.is_pooled:
+                return [await connection.fetch(sql, *arguments) for sql, arguments in plan]
+            async with connection.transaction():
+                if link.is_pooled:
+                    await connection.execute(link.settings.replace("SET ", "SET LOCAL "))
+                return [await connection.fetch(sql, *arguments) for sql, arguments in plan]
+
+    def twin(self) -> PostgresEngine:
+        """See `Engine`."""
+        return PostgresEngine(self._url, self._environment, self._schema)
+
+    def listen(self, callback: Callable[[Wake], None]) -> None:
+        """See `Engine`."""
+        self._waker.listen(callback)
+
+    def notify(self, wake: Wake) -> None:
+        """See `Engine`."""
+        self._waker.notify(wake, self._links[Channel.KEYED].execute)
+
+    def _bind(self, statement: Statement) -> list[tuple[str, list[object]]]:
+        values = _flat(statement)
+        return [(text, [values[name] for name in params]) for text, params in self._sql[statement.name]]
+
+    async def _migrate_once(self, connection: Connection, known: Sequence[Migration], mode: Mode) -> int:
+        """Apply the first missing migration in a transaction of its own. Returns how many are left."""
+        prefix = self._prefix
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"durably {self._schema}")
+            exists = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{prefix}migrations")
+            applied = await self._applied(connection) if exists else Applied(0, 0)
+            missing = pending(known, applied, mode)
+            if not missing:
+                return 0
+            if not exists:
+                await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
+                await connection.execute(
+                    f"CREATE TABLE {prefix}migrations (version integer PRIMARY KEY, name text NOT NULL, "
+                    "serves integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                )
+            for statement in missing[0].statements:
+                await connection.execute(statement)
+            await connection.execute(
+                f"INSERT INTO {prefix}migrations (version, name, serves) VALUES ($1, $2, $3)",  # noqa: S608  # a checked name
+                missing[0].version,
+                missing[0].name,
+                missing[0].serves,
+            )
+            return len(missing) - 1
+
+    async def _applied(self, connection: Connection) -> Applied:
+        rows = await connection.fetch(
+            f"SELECT coalesce(max(version), 0) AS version, coalesce(max(serves), 0) AS serves FROM {self._prefix}migrations"  # noqa: S608  # a checked name
+        )
+        return Applied(rows[0]["version"], rows[0]["serves"])
+
+
+def _numbered(prefix: str) -> dict[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """The dialect's SQL with `$1` in place of `:name`, beside the names in that order."""
+    return {
+        name: tuple((catalogue.numbered(sql), sql.params) for sql in block)
+        for name, block in catalogue.load("postgres", prefix).items()
+    }
+
+
+def _flat(statement: Statement) -> dict[str, object]:
+    """The parameters by the names that the SQL uses: a batch becomes one list a column."""
+    values: dict[str, object] = {"now": None}
+    for name, param in statement.params.items():
+        if isinstance(param, Batch):
+            columns = zip(*param.rows, strict=True) if param.rows else ((),) * len(param.columns)
+            for column, cells in zip(param.columns, columns, strict=True):
+                values[f"{name}_{column}"] = list(cells)
+        else:
+            values[name] = _value(param)
+    return values
+
+
+def _value(param: Param) -> object:
+    return list(param) if isinstance(param, tuple) else param
+
+
+class _Link:
+    """One connection, made when it is needed and again after it failed; used by one transaction at a time."""
+
+    def __init__(self, url: DatabaseUrl, channel: Channel) -> None:
+        self._url = url
+        self._raw: Connection | None = None
+        self.lock = asyncio.Lock()
+        self.is_pooled = False
+        waits = 0 if channel is Channel.ASIDE else _LOCK_TIMEOUT_MS
+        self.settings = f"{_PLANNER}; SET lock_timeout = {waits}"
+
+    async def connected(self) -> Connection:
+        """The live connection. Raises DatabaseUnavailable."""
+        if self._raw is None or self._raw.is_closed():
+            async with _translated(self):
+                self._raw = await connect(self._url.location)
+                self.is_pooled = await is_pooled(self._raw)
+                if self.is_pooled:
+                    await self.close()
+                    self._raw = await connect(self._url.location, statement_cache_size=0)
+                else:
+                    await self._raw.execute(self.settings)
+        return self._raw
+
+    async def execute(self, sql: str, *arguments: object) -> None:
+        """One statement between transactions."""
+        async with self.lock:
+            connection = await self.connected()
+            async with _translated(self):
+                await connection.execute(sql, *arguments)
+
+    def drop(self) -> None:
+        """Throw the connection away: its state is not known."""
+        if self._raw is not None:
+            self._raw.terminate()
+            self._raw = None
+
+    async def close(self) -> None:
+        """Close in good order, or within two seconds in any case."""
+        if self._raw is not None:
+            raw, self._raw = self._raw, None
+            try:
+                await raw.close(timeout=2)
+            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                raw.terminate()
+
+
+async def connect(dsn: str, *, statement_cache_size: int = 200) -> Connection:
+    """A new connection."""
+    return await asyncpg.connect(
+        dsn, timeout=_CONNECT_WITHIN, command_timeout=_ANSWER_WITHIN, statement_cache_size=statement_cache_size
+    )
+
+
+async def is_pooled(connection: Connection) -> bool:
+    """Whether a pooler sits between: it hands out process ids of its own."""
+    pid = await connection.fetch("SELECT pg_backend_pid() AS pid")
+    return bool(pid[0]["pid"] != connection.get_server_pid())
+
+
+class _translated:  # noqa: N801  # used like a function
+    """Turns asyncpg's errors into the engine's. Drops the connection when its state is not known."""
+
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, (DatabaseUnavailable, ValueError)):
+            return  # a ValueError is a parameter that the driver cannot send: no fault of the connection
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            raise LockTimeout from error
+        if isinstance(error, _REFUSED):
+            self._link.drop()
+            raise DatabaseUnavailable(f"the server refused the connection: {_first_line(error)}") from error
+        if isinstance(error, _PASSING):
+            if not isinstance(error, asyncpg.exceptions.TransactionRollbackError):
+                self._link.drop()
+            raise DatabaseUnavailable(_first_line(error)) from error
+        if isinstance(error, asyncio.CancelledError):
+            self._link.drop()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,110 @@
+"""Wake-ups between processes through LISTEN and NOTIFY, off the commit path.
+
+A NOTIFY in every transaction serialises commits, so one is sent after them, for all that committed meanwhile. Through a
+pooler LISTEN is deaf without an error: a note to ourselves that does not come back within a second says so, and the
+workers' polling, which stays behind it in any case, has to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import asyncpg
+
+from durably.environment import Environment
+from durably.errors import DatabaseUnavailable
+from durably.store.operation import Wake
+from durably.store.url import DatabaseUrl
+
+_log = logging.getLogger("durably.store")
+
+_ALL = Wake.WORK | Wake.EVENTS | Wake.CANCEL
+_PAUSE = 0.005
+_FIRST_RETRY, _LAST_RETRY = 0.5, 15.0
+_PROBE_WITHIN = 1.0
+_CHECK_EVERY = 30.0
+
+Send = Callable[..., Awaitable[None]]
+
+
+class PostgresWaker:
+    """Sends and receives wake-ups for one schema, from one event loop."""
+
+    def __init__(self, url: DatabaseUrl, schema: str, environment: Environment) -> None:
+        self._dsn = url.listen or url.location
+        self._channel = f"durably_{schema}"
+        self._name = environment.new_id()
+        self._due = Wake.NOBODY
+        self._sending: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()
+
+    def listen(self, callback: Callable[[Wake], None]) -> None:
+        """Call back when another process committed, and after every reconnect, since something may have been missed."""
+        self._listening = asyncio.get_running_loop().create_task(self._listen(callback))
+
+    def notify(self, wake: Wake, send: Send) -> None:
+        """Send soon over a lane's connection; what comes meanwhile goes together."""
+        self._due |= wake
+        if self._due and (self._sending is None or self._sending.done()):
+            self._sending = asyncio.get_running_loop().create_task(self._send(send))
+
+    async def close(self) -> None:
+        """Send what is due, and stop."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listening
+        if self._sending is not None:
+            with suppress(asyncio.CancelledError, TimeoutError):
+                await asyncio.wait_for(self._sending, 2)
+
+    async def _send(self, send: Send) -> None:
+        while self._due:
+            wake, self._due = self._due, Wake.NOBODY
+            with suppress(DatabaseUnavailable):  # they poll
+                await send("SELECT pg_notify($1, $2)", self._channel, f"{self._name} {wake.value}")
+            await asyncio.sleep(_PAUSE)
+
+    async def _listen(self, callback: Callable[[Wake], None]) -> None:
+        wait = _FIRST_RETRY
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=10, command_timeout=10)
+                try:
+                    await connection.add_listener(self._channel, self._receiver(callback))
+                    await self._probe(connection)
+                    callback(_ALL)
+                    wait = _FIRST_RETRY
+                    while True:
+                        await asyncio.sleep(_CHECK_EVERY)
+                        await connection.execute("SELECT 1")
+                finally:
+                    connection.terminate()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                _log.debug("listening for wake-ups failed, polling meanwhile: %s", type(error).__name__)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LAST_RETRY)
+
+    def _receiver(self, callback: Callable[[Wake], None]) -> Callable[..., None]:
+        def receive(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+            sender, _, value = payload.partition(" ")
+            self._heard.set()
+            if sender != self._name and value.isdigit() and (wake := Wake(int(value) & _ALL.value)):
+                callback(wake)
+
+        return receive
+
+    async def _probe(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._heard.clear()
+        await connection.execute("SELECT pg_notify($1, $2)", self._channel, f"{self._name} probe")
+        try:
+            await asyncio.wait_for(self._heard.wait(), _PROBE_WITHIN)
+        except TimeoutError:
+            _log.warning(
+                "LISTEN hears nothing on this connection, probably because of a pooler: workers only poll. "
+                "Give a direct connection as listen_url."
+            )

@@ -1,0 +1,710 @@
+-- What only PostgreSQL says. Rows that are to be changed are locked first, in the statement that tests them
+-- (READ COMMITTED re-checks only the conditions of the level that locks), and in the order of their ids. Items arrive
+-- sorted by id; LATERAL keeps that order and looks each row up by its key, whatever the statistics say.
+
+-- fragment: now
+(SELECT coalesce(:now::timestamptz, clock_timestamp()))
+
+-- fragment: uuid_e_run_id
+e.run_id::text
+
+-- fragment: uuid_s_run_id
+s.run_id::text
+
+-- fragment: uuid_l_run_id
+l.run_id::text
+
+-- fragment: text_e_labels
+e.labels::text
+
+-- fragment: param_run_id
+:run_id::uuid
+
+-- fragment: param_after_seq
+:after_seq::bigint
+
+-- fragment: param_limit
+:limit::integer
+
+-- fragment: run_columns
+r.id::text AS id, r.job, r.input, r.status, r.hold, r.priority, r.idempotency_key, r.concurrency_key,
+r.labels::text AS labels, r.generation, r.attempt, r.crashes, r.output, r.error, r.progress, r.next_step,
+r.completed_steps, r.lease_owner, r.lease_expires_at, r.available_at, r.created_at, r.started_at, r.completed_at,
+r.rank
+
+-- name: lock_keys
+-- Make and lock the rows of these keys, in order; everything that gives or takes a slot comes after it.
+INSERT INTO {concurrency_keys} (key)
+SELECT k.key
+FROM unnest(:keys::text[]) AS k (key)
+ORDER BY k.key
+ON CONFLICT (key) DO UPDATE SET key = excluded.key
+
+-- name: lock_runs
+-- Lock these runs, in order.
+SELECT r.id
+FROM {runs} r
+WHERE r.id = ANY (:runs::uuid[])
+ORDER BY r.id
+FOR NO KEY UPDATE
+
+-- name: admit
+-- Hand the free slots of these keys to the runs that wait for them, by rank.
+WITH free AS (
+    SELECT key, greatest("limit" - active, 0) AS slots
+    FROM {concurrency_keys}
+    WHERE key = ANY (:keys::text[])
+),
+chosen AS MATERIALIZED (
+    SELECT waiting.id
+    FROM free
+    CROSS JOIN LATERAL (
+        SELECT r.id
+        FROM {runs} r
+        WHERE r.concurrency_key = free.key AND r.status = 'pending' AND r.hold = 'key'
+        ORDER BY r.rank, r.id
+        LIMIT free.slots
+    ) waiting
+),
+promoted AS (
+    UPDATE {runs} r
+    SET hold = NULL, slot = true
+    FROM chosen
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+    RETURNING r.concurrency_key
+)
+UPDATE {concurrency_keys} k
+SET active = k.active + n.runs
+FROM (SELECT concurrency_key, count(*)::integer AS runs FROM promoted GROUP BY concurrency_key) n
+WHERE k.key = n.concurrency_key
+
+-- fragment: new_runs
+unnest(
+    :items_ord::integer[], :items_id::uuid[], :items_job::text[], :items_input::text[], :items_input_digest::text[],
+    :items_idempotency_key::text[], :items_concurrency_key::text[], :items_if_pending::text[], :items_labels::text[],
+    :items_priority::integer[], :items_delay_us::bigint[], :items_run_at::timestamptz[]
+) AS i (
+    ord, id, job, input, input_digest, idempotency_key, concurrency_key, if_pending, labels, priority, delay_us, run_at
+)
+
+-- name: pin_unstarted
+-- Lock the waiting runs that these items may be merged into.
+SELECT r.id
+FROM {runs} r
+WHERE r.id = ANY (ARRAY (SELECT {unstarted} FROM {new_runs} WHERE i.if_pending <> 'queue'))
+ORDER BY r.id
+FOR UPDATE
+
+-- name: merge_runs
+-- Merge items into waiting runs: "replace" swaps the input, "skip" only leaves an event.
+WITH hit AS MATERIALIZED (
+    SELECT i.id AS trigger_id, i.input, i.labels::jsonb AS labels, i.if_pending = 'replace' AS replaces,
+           {unstarted} AS run_id
+    FROM {new_runs}
+    WHERE i.if_pending IN ('skip', 'replace') AND {untouched}
+),
+merged AS (
+    UPDATE {runs} r
+    SET seq = r.seq + 1,
+        input = CASE WHEN hit.replaces THEN hit.input ELSE r.input END,
+        replaced_by = CASE WHEN hit.replaces THEN hit.trigger_id ELSE r.replaced_by END
+    FROM hit
+    WHERE r.id = ANY (ARRAY (SELECT run_id FROM hit)) AND r.id = hit.run_id
+    RETURNING r.id, r.seq, r.job, r.labels, hit.replaces, hit.input AS new_input, hit.labels AS new_labels
+)
+INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+SELECT m.id, m.seq, CASE WHEN m.replaces THEN 'run:replace' ELSE 'run:coalesced' END, m.job, nullif(m.labels, '{}'),
+       CASE WHEN NOT m.replaces THEN '{"skippedInput":' || m.new_input || ',"skippedLabels":' || m.new_labels || '}' END,
+       {now}
+FROM merged m
+
+-- name: insert_runs
+-- Store the items that are not there yet and not merged; keyed ones wait for a slot.
+WITH inserted AS (
+    INSERT INTO {runs} (id, job, input, input_digest, status, hold, rank, priority, available_at, idempotency_key,
+                        concurrency_key, labels, seq, created_at)
+    SELECT i.id, i.job, i.input, i.input_digest, 'pending',
+           CASE WHEN i.start_at > i.now THEN 'time' WHEN i.concurrency_key IS NOT NULL THEN 'key' END,
+           (extract(epoch FROM greatest(i.start_at, i.now)) * 1000000)::bigint - i.priority * :priority_us::bigint,
+           i.priority, i.start_at, i.idempotency_key, i.concurrency_key, i.labels::jsonb, 1, i.now
+    FROM (
+        SELECT i.*, clock.now, coalesce(i.run_at, clock.now + i.delay_us * interval '1 microsecond') AS start_at
+        FROM {new_runs}
+        CROSS JOIN (SELECT {now} AS now) clock
+    ) i
+    WHERE (i.if_pending = 'queue' OR {unstarted} IS NULL)
+      AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+    ORDER BY i.job, i.idempotency_key, i.ord
+    ON CONFLICT DO NOTHING
+    RETURNING id, job, labels, hold, available_at, created_at
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+    SELECT id, 1, 'run:trigger', job, nullif(labels, '{}'), created_at
+    FROM inserted
+)
+SELECT id::text AS id, hold, available_at, created_at
+FROM inserted
+
+-- name: read_enqueued
+-- What became of each item.
+SELECT i.ord, {became} AS became, {run_columns}
+FROM {new_runs}
+LEFT JOIN LATERAL (SELECT o.id FROM {runs} o WHERE o.id = i.id OFFSET 0) own ON true
+LEFT JOIN LATERAL (
+    SELECT d.id, d.input_digest FROM {runs} d WHERE d.job = i.job AND d.idempotency_key = i.idempotency_key OFFSET 0
+) dup ON true
+LEFT JOIN LATERAL (SELECT p.id FROM {runs} p WHERE p.replaced_by = i.id OFFSET 0) swapped ON true
+CROSS JOIN LATERAL (
+    SELECT * FROM {runs} x WHERE x.id = coalesce(own.id, dup.id, swapped.id, {unstarted}) OFFSET 0
+) r
+ORDER BY i.ord
+
+-- name: copy_steps
+-- Give a new run the checkpoints of another one that come before a position.
+WITH copied AS (
+    INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
+    SELECT :run_id::uuid, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
+    FROM {steps} s
+    WHERE s.run_id = :source_id::uuid
+      AND s.status = 'completed'
+      AND s.position < (
+          SELECT f.position FROM {steps} f WHERE f.run_id = :source_id::uuid AND f.name = :from_step::text
+      )
+    ON CONFLICT DO NOTHING
+    RETURNING position
+)
+UPDATE {runs} r
+SET completed_steps = n.steps, next_step = n.next_step
+FROM (SELECT count(*)::integer AS steps, coalesce(max(position) + 1, 0) AS next_step FROM copied) n
+WHERE r.id = :run_id::uuid AND r.generation = 0 AND n.steps > 0
+
+-- fragment: run_filter
+(:jobs::text[] IS NULL OR x.job = ANY (:jobs::text[]))
+AND (:statuses::text[] IS NULL OR x.status = ANY (:statuses::text[]))
+AND (:labels::text IS NULL OR x.labels @> :labels::text::jsonb)
+AND (:concurrency_key::text IS NULL OR x.concurrency_key = :concurrency_key::text)
+AND (:before::uuid IS NULL OR x.id < :before::uuid)
+
+-- name: list_runs
+-- A page of runs, newest first.
+SELECT {run_columns}
+FROM (SELECT x.* FROM {runs} x WHERE {run_filter} ORDER BY x.id DESC LIMIT :limit::integer) r
+ORDER BY r.id DESC
+
+-- name: list_runs_by_job
+-- A page of the runs of some jobs, each looked at through its own part of the index.
+SELECT {run_columns}
+FROM unnest(:jobs::text[]) AS v (value)
+CROSS JOIN LATERAL (
+    SELECT x.* FROM {runs} x WHERE x.job = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :limit::integer
+) r
+ORDER BY r.id DESC
+LIMIT :limit::integer
+
+-- name: list_runs_by_status
+-- A page of the runs in some statuses, each looked at through its own part of the index.
+SELECT {run_columns}
+FROM unnest(:statuses::text[]) AS v (value)
+CROSS JOIN LATERAL (
+    SELECT x.* FROM {runs} x WHERE x.status = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :limit::integer
+) r
+ORDER BY r.id DESC
+LIMIT :limit::integer
+
+-- name: list_runs_by_label
+-- A page of the runs that carry some labels.
+SELECT {run_columns}
+FROM {runs} r
+WHERE r.labels <> '{}' AND r.labels @> :labels::text::jsonb
+  AND (:concurrency_key::text IS NULL OR r.concurrency_key = :concurrency_key::text)
+  AND (:before::uuid IS NULL OR r.id < :before::uuid)
+ORDER BY r.id DESC
+LIMIT :limit::integer
+
+-- fragment: claim_changes
+status = 'leased', generation = r.generation + 1, writes = 0, attempt = r.attempt + 1, seq = r.seq + 1,
+token = :token::uuid, lease_owner = :owner::text,
+lease_expires_at = clock.now + :lease_us::bigint * interval '1 microsecond',
+started_at = coalesce(r.started_at, clock.now)
+
+-- fragment: claim_result
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+    SELECT r.id, r.seq, 'run:leased', r.job, nullif(r.labels, '{}'),
+           json_build_object('owner', r.lease_owner, 'generation', r.generation, 'attempt', r.attempt,
+                             'leaseMs', :lease_us::bigint / 1000)::text,
+           {now}
+    FROM claimed r
+)
+SELECT {run_columns}
+FROM claimed r
+ORDER BY r.rank, r.id
+
+-- name: claim
+-- Lease the first claimable runs of these jobs, each job looked at through its own part of the index.
+WITH candidate AS (
+    SELECT first.id
+    FROM unnest(:jobs::text[]) AS j (job)
+    CROSS JOIN LATERAL (
+        SELECT r.id, r.rank
+        FROM {runs} r
+        WHERE r.job = j.job AND r.status = 'pending' AND r.hold IS NULL AND r.rank >= :floor::bigint
+        ORDER BY r.rank, r.id
+        LIMIT :limit::integer * 4
+    ) first
+    ORDER BY first.rank, first.id
+    LIMIT :limit::integer * 4
+),
+chosen AS MATERIALIZED (
+    SELECT r.id
+    FROM {runs} r
+    WHERE r.id = ANY (ARRAY (SELECT id FROM candidate)) AND r.status = 'pending' AND r.hold IS NULL
+    ORDER BY r.rank, r.id
+    LIMIT :limit::integer
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+claimed AS (
+    UPDATE {runs} r
+    SET {claim_changes}
+    FROM chosen, (SELECT {now} AS now) clock
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id AND r.status = 'pending' AND r.hold IS NULL
+    RETURNING r.*
+),
+{claim_result}
+
+-- name: claim_expired
+-- Lease runs of these jobs whose lease has run out; they keep their slots.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id
+    FROM {runs} r
+    WHERE r.job = ANY (:jobs::text[])
+      AND r.status = 'leased'
+      AND r.lease_expires_at <= {now}
+      AND r.crashes + 1 < :max_crashes::integer
+    ORDER BY r.rank, r.id
+    LIMIT :limit::integer
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+claimed AS (
+    UPDATE {runs} r
+    SET {claim_changes}, crashes = r.crashes + 1
+    FROM chosen, (SELECT {now} AS now) clock
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+      AND r.status = 'leased' AND r.lease_expires_at <= clock.now
+    RETURNING r.*
+),
+{claim_result}
+
+-- name: claimed
+-- What a claim with this token got.
+SELECT {run_columns}
+FROM {runs} r
+WHERE r.job = ANY (:jobs::text[]) AND r.status = 'leased' AND r.token = :token::uuid
+ORDER BY r.rank, r.id
+
+-- name: crashed
+-- Runs of these jobs whose lease ran out too often without a new checkpoint.
+SELECT {run_columns}
+FROM {runs} r
+WHERE r.job = ANY (:jobs::text[])
+  AND r.status = 'leased'
+  AND r.lease_expires_at <= {now}
+  AND r.crashes + 1 >= :max_crashes::integer
+ORDER BY r.rank, r.id
+LIMIT :limit::integer
+
+-- name: fail_crashed
+-- Fail runs that keep crashing, unless somebody moved them on.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id, r.slot
+    FROM unnest(:items_id::uuid[], :items_generation::integer[]) AS i (id, generation)
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.slot
+        FROM {runs} x
+        WHERE x.id = i.id AND x.generation = i.generation AND x.status = 'leased' AND x.lease_expires_at <= {now}
+        FOR NO KEY UPDATE
+    ) r
+),
+failed AS (
+    UPDATE {runs} r
+    SET status = 'failed', slot = false, seq = r.seq + 1, crashes = r.crashes + 1, error = :error::text,
+        lease_owner = NULL, lease_expires_at = NULL, completed_at = {now}
+    FROM chosen
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+    RETURNING r.*, chosen.slot AS had_slot
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+    SELECT r.id, r.seq, 'run:fail', r.job, nullif(r.labels, '{}'), :payload::text, r.completed_at
+    FROM failed r
+),
+freed AS (
+    UPDATE {concurrency_keys} k
+    SET active = greatest(k.active - n.runs, 0)
+    FROM (SELECT concurrency_key, count(*)::integer AS runs FROM failed WHERE had_slot GROUP BY concurrency_key) n
+    WHERE k.key = n.concurrency_key
+)
+SELECT {run_columns}
+FROM failed r
+
+-- name: renew
+-- Extend leases. Rows that somebody has locked are passed over, so that one of them cannot hold up the others.
+WITH item AS MATERIALIZED (
+    SELECT i.id, i.generation
+    FROM unnest(:items_id::uuid[], :items_generation::integer[]) AS i (id, generation)
+),
+mine AS MATERIALIZED (
+    SELECT r.id, r.generation
+    FROM item i
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.generation
+        FROM {runs} x
+        WHERE x.id = i.id AND x.generation = i.generation AND x.status = 'leased'
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) r
+),
+renewed AS (
+    UPDATE {runs} r
+    SET lease_expires_at = clock.now + :lease_us::bigint * interval '1 microsecond'
+    FROM mine, (SELECT {now} AS now) clock
+    WHERE r.id = ANY (ARRAY (SELECT id FROM mine)) AND r.id = mine.id
+)
+SELECT i.id::text AS id, i.generation, mine.id IS NOT NULL AS renewed, r.status, r.generation = i.generation AS same
+FROM item i
+LEFT JOIN mine ON mine.id = i.id AND mine.generation = i.generation
+LEFT JOIN LATERAL (SELECT x.status, x.generation FROM {runs} x WHERE x.id = i.id OFFSET 0) r ON true
+
+-- name: write_runs
+-- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence.
+WITH item AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        :runs_id::uuid[], :runs_generation::integer[], :runs_number::integer[], :runs_events::integer[],
+        :runs_completed::integer[], :runs_next_step::integer[], :runs_progress::text[], :runs_status::text[],
+        :runs_output::text[], :runs_error::text[], :runs_keep_steps::boolean[]
+    ) AS i (id, generation, number, events, completed, next_step, progress, status, output, error, keep_steps)
+),
+held AS MATERIALIZED (
+    SELECT i.*, r.job, r.labels, r.seq, r.slot, r.concurrency_key, {now} AS now
+    FROM item i
+    CROSS JOIN LATERAL (
+        SELECT x.job, x.labels, x.seq, x.slot, x.concurrency_key
+        FROM {runs} x
+        WHERE x.id = i.id AND x.status = 'leased' AND x.generation = i.generation AND x.writes < i.number
+        FOR NO KEY UPDATE
+    ) r
+),
+step AS (
+    INSERT INTO {steps} AS s (run_id, name, position, status, output, error, generation, started_at, completed_at)
+    SELECT i.run_id, i.name, i.position, i.status, i.output, i.error, held.generation, i.started_at, i.completed_at
+    FROM unnest(
+        :steps_run_id::uuid[], :steps_name::text[], :steps_position::integer[], :steps_status::text[],
+        :steps_output::text[], :steps_error::text[], :steps_started_at::timestamptz[], :steps_completed_at::timestamptz[]
+    ) AS i (run_id, name, position, status, output, error, started_at, completed_at)
+    JOIN held ON held.id = i.run_id
+    ON CONFLICT (run_id, name) DO UPDATE
+    SET position = excluded.position, status = excluded.status, output = excluded.output, error = excluded.error,
+        generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
+    WHERE s.status <> 'completed'
+),
+log AS (
+    INSERT INTO {logs} (run_id, seq, step, level, message, data, created_at)
+    SELECT i.run_id, held.seq + i.place, i.step, i.level, i.message, i.data, i.created_at
+    FROM unnest(
+        :logs_run_id::uuid[], :logs_place::integer[], :logs_step::text[], :logs_level::text[], :logs_message::text[],
+        :logs_data::text[], :logs_created_at::timestamptz[]
+    ) AS i (run_id, place, step, level, message, data, created_at)
+    JOIN held ON held.id = i.run_id
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
+    SELECT held.id, held.seq + i.place, i.type, held.job, nullif(held.labels, '{}'), i.step, i.position, i.payload,
+           coalesce(i.created_at, held.now)
+    FROM unnest(
+        :events_ord::integer[], :events_run_id::uuid[], :events_place::integer[], :events_type::text[], :events_step::text[],
+        :events_position::integer[], :events_payload::text[], :events_created_at::timestamptz[]
+    ) AS i (ord, run_id, place, type, step, position, payload, created_at)
+    JOIN held ON held.id = i.run_id
+    ORDER BY i.ord
+),
+forgotten AS (
+    DELETE FROM {steps} s
+    WHERE s.run_id = ANY (ARRAY (SELECT id FROM held WHERE NOT keep_steps))
+),
+freed AS (
+    UPDATE {concurrency_keys} k
+    SET active = greatest(k.active - n.runs, 0)
+    FROM (
+        SELECT concurrency_key, count(*)::integer AS runs
+        FROM held
+        WHERE slot AND status IN ('completed', 'failed', 'cancelled')
+        GROUP BY concurrency_key
+    ) n
+    WHERE k.key = n.concurrency_key
+),
+changed AS (
+    UPDATE {runs} r
+    SET writes = held.number,
+        seq = r.seq + held.events,
+        completed_steps = r.completed_steps + held.completed,
+        next_step = coalesce(held.next_step, r.next_step),
+        crashes = CASE WHEN held.completed > 0 THEN 0 ELSE r.crashes END,
+        progress = coalesce(held.progress, r.progress),
+        status = coalesce(held.status, r.status),
+        slot = r.slot AND coalesce(held.status, 'leased') IN ('leased', 'pending'),
+        attempt = r.attempt - CASE WHEN held.status = 'pending' THEN 1 ELSE 0 END,
+        output = held.output,
+        error = held.error,
+        lease_owner = CASE WHEN held.status IS NULL THEN r.lease_owner END,
+        lease_expires_at = CASE WHEN held.status IS NULL THEN r.lease_expires_at END,
+        completed_at = CASE WHEN held.status IN ('completed', 'failed', 'cancelled') THEN held.now END
+    FROM held
+    WHERE r.id = ANY (ARRAY (SELECT id FROM held)) AND r.id = held.id
+)
+SELECT i.id::text AS id,
+       held.id IS NOT NULL OR coalesce(r.generation = i.generation AND r.writes >= i.number, false) AS stored
+FROM item i
+LEFT JOIN held ON held.id = i.id
+LEFT JOIN LATERAL (SELECT x.generation, x.writes FROM {runs} x WHERE x.id = i.id OFFSET 0) r ON true
+
+-- name: cancel_step
+-- Note the step that a cancel interrupted; the one thing that the last generation may still write.
+WITH run AS (
+    UPDATE {runs} r
+    SET seq = r.seq + 1
+    WHERE r.id = :run_id::uuid AND r.generation = :generation::integer AND r.status = 'cancelled'
+      AND NOT EXISTS (
+          SELECT 1 FROM {events} e
+          WHERE e.run_id = :run_id::uuid AND e.type = 'step:cancel' AND e.step = :step::text
+            AND e.created_at = :at::timestamptz
+      )
+    RETURNING r.id, r.seq, r.job, r.labels
+)
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
+SELECT run.id, run.seq, 'step:cancel', run.job, nullif(run.labels, '{}'), :step::text, :position::integer, :at::timestamptz
+FROM run
+
+-- fragment: changes
+unnest(:items_id::uuid[], :items_token::uuid[]) AS i (id, token)
+
+-- name: cancel_runs
+-- Cancel runs that are not over yet.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id, r.slot, i.token
+    FROM {changes}
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.slot FROM {runs} x WHERE x.id = i.id AND x.status IN ('pending', 'leased') FOR NO KEY UPDATE
+    ) r
+),
+changed AS (
+    UPDATE {runs} r
+    SET status = 'cancelled', hold = NULL, slot = false, seq = r.seq + 1, token = chosen.token,
+        lease_owner = NULL, lease_expires_at = NULL, completed_at = {now}
+    FROM chosen
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+    RETURNING r.id, r.seq, r.job, r.labels, r.concurrency_key, chosen.slot AS had_slot
+),
+freed AS (
+    UPDATE {concurrency_keys} k
+    SET active = greatest(k.active - n.runs, 0)
+    FROM (SELECT concurrency_key, count(*)::integer AS runs FROM changed WHERE had_slot GROUP BY concurrency_key) n
+    WHERE k.key = n.concurrency_key
+)
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT id, seq, 'run:cancel', job, nullif(labels, '{}'), {now}
+FROM changed
+
+-- name: resume_runs
+-- Let failed runs continue after their last checkpoint.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id, i.token
+    FROM {changes}
+    CROSS JOIN LATERAL (SELECT x.id FROM {runs} x WHERE x.id = i.id AND x.status = 'failed' FOR NO KEY UPDATE) r
+),
+changed AS (
+    UPDATE {runs} r
+    SET status = 'pending', hold = CASE WHEN r.concurrency_key IS NOT NULL THEN 'key' END, seq = r.seq + 1,
+        token = chosen.token, crashes = 0, error = NULL, completed_at = NULL
+    FROM chosen
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+    RETURNING r.id, r.seq, r.job, r.labels
+)
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT id, seq, 'run:resume', job, nullif(labels, '{}'), {now}
+FROM changed
+
+-- name: delete_runs
+-- Delete runs that are over, with their steps and logs. Returns the rows that went.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id, i.token
+    FROM {changes}
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM {runs} x WHERE x.id = i.id AND x.status IN ('completed', 'failed', 'cancelled') FOR UPDATE
+    ) r
+),
+steps AS (DELETE FROM {steps} s WHERE s.run_id = ANY (ARRAY (SELECT id FROM chosen))),
+logs AS (DELETE FROM {logs} l WHERE l.run_id = ANY (ARRAY (SELECT id FROM chosen))),
+gone AS (
+    DELETE FROM {runs} r
+    USING chosen
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+    RETURNING r.*, chosen.token AS request
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+    SELECT id, seq + 1, 'run:delete', job, nullif(labels, '{}'), json_build_object('request', request)::text, {now}
+    FROM gone
+)
+SELECT {run_columns}
+FROM gone r
+
+-- name: read_changed
+-- What became of each change: done when the run carries the request's token.
+SELECT i.id::text AS item, coalesce(r.token = i.token, false) AS done, {run_columns}
+FROM {changes}
+JOIN {runs} r ON r.id = i.id
+
+-- name: read_deleted
+-- Which deletions of these requests are already stored.
+SELECT i.id::text AS item
+FROM {changes}
+JOIN {events} e ON e.run_id = i.id
+WHERE e.type = 'run:delete' AND e.payload = json_build_object('request', i.token)::text
+
+-- name: purge_runs
+-- Delete terminal runs that ended before a time, oldest first, with their steps and logs.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id
+    FROM {runs} r
+    WHERE r.status = :status::text AND r.completed_at < {now} - :older_than_us::bigint * interval '1 microsecond'
+    ORDER BY r.id
+    LIMIT :limit::integer
+    FOR UPDATE SKIP LOCKED
+),
+steps AS (DELETE FROM {steps} s WHERE s.run_id = ANY (ARRAY (SELECT id FROM chosen))),
+logs AS (DELETE FROM {logs} l WHERE l.run_id = ANY (ARRAY (SELECT id FROM chosen))),
+gone AS (
+    DELETE FROM {runs} r
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen))
+    RETURNING r.id, r.seq, r.job, r.labels
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+    SELECT id, seq + 1, 'run:delete', job, nullif(labels, '{}'), {now}
+    FROM gone
+)
+SELECT id::text AS id
+FROM gone
+
+-- name: purge_events
+-- Delete the oldest events that are older than a time. Returns how many went.
+WITH old AS MATERIALIZED (
+    SELECT id, created_at
+    FROM {events}
+    ORDER BY id
+    LIMIT :limit::integer
+)
+DELETE FROM {events} e
+WHERE e.id = ANY (ARRAY (
+    SELECT id FROM old WHERE created_at < {now} - :older_than_us::bigint * interval '1 microsecond'
+))
+RETURNING e.id
+
+-- name: feed
+-- A page of the feed over all runs, with the gaps that are looked at again.
+SELECT {event_columns}
+FROM {events} e
+{event_payloads}
+WHERE e.id > :after::bigint OR e.id = ANY (:gaps_id::bigint[])
+ORDER BY e.id
+LIMIT :limit::integer
+
+-- name: feed_horizon
+-- Every transaction before this one has ended.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin
+
+-- name: feed_barrier
+-- A transaction number above all that have written so far.
+SELECT pg_current_xact_id()::text::bigint AS barrier
+
+-- name: set_limit
+-- Set how many runs of a key may be leased at once.
+UPDATE {concurrency_keys}
+SET "limit" = :limit::integer
+WHERE key = :key::text
+
+-- name: audit_keys
+-- Mend counters that drifted. Returns the mended keys.
+UPDATE {concurrency_keys} k
+SET active = n.runs
+FROM (
+    SELECT c.key, (SELECT count(*)::integer FROM {runs} r WHERE r.slot AND r.concurrency_key = c.key) AS runs
+    FROM unnest(:keys::text[]) AS c (key)
+) n
+WHERE k.key = n.key AND k.active <> n.runs
+RETURNING k.key
+
+-- name: purge_keys
+-- Forget keys that nobody uses and whose limit is the default.
+WITH idle AS MATERIALIZED (
+    SELECT k.key
+    FROM {concurrency_keys} k
+    WHERE k.active = 0
+      AND k."limit" = 1
+      AND NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key')
+    ORDER BY k.key
+    LIMIT :limit::integer
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM {concurrency_keys} k
+WHERE k.key = ANY (ARRAY (SELECT key FROM idle)) AND k.active = 0
+RETURNING k.key
+
+-- name: release_due
+-- Make due runs claimable: those without a key, and those that kept their slot.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id
+    FROM {runs} r
+    WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= {now}
+      AND (r.concurrency_key IS NULL OR r.slot)
+    ORDER BY r.available_at, r.id
+    LIMIT :limit::integer
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE {runs} r
+SET hold = NULL
+FROM chosen
+WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
+RETURNING r.id::text AS id
+
+-- name: due_keys
+-- The keys of due runs that have to wait for a slot.
+SELECT DISTINCT due.concurrency_key AS key
+FROM (
+    SELECT r.concurrency_key
+    FROM {runs} r
+    WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= {now}
+      AND r.concurrency_key IS NOT NULL AND NOT r.slot
+    ORDER BY r.available_at, r.id
+    LIMIT :limit::integer
+) due
+ORDER BY key
+
+-- name: next_due
+-- How long until the next run is due, in microseconds; null when none waits.
+SELECT (extract(epoch FROM next.available_at - {now}) * 1000000)::bigint AS wait_us
+FROM (
+    SELECT r.available_at
+    FROM {runs} r
+    WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > {now}
+    ORDER BY r.available_at
+    LIMIT 1
+) next
+
+-- name: hold_due
+-- Move due runs of these keys to the queue of their key.
+UPDATE {runs} r
+SET hold = 'key'
+WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= {now}
+  AND r.concurrency_key = ANY (:keys::text[]) AND NOT r.slot

@@ -1,0 +1,600 @@
+-- What only SQLite says. One writer at a time, so nothing is locked; but there is no statement that does several
+-- things, so a block may hold several statements. The one that changes a verdict comes after all that test it.
+-- "-- if: x" leaves a statement out when the batch x is empty. A block's rows are those of its last statement with rows.
+
+-- fragment: now
+:now
+
+-- fragment: uuid_e_run_id
+e.run_id
+
+-- fragment: uuid_s_run_id
+s.run_id
+
+-- fragment: uuid_l_run_id
+l.run_id
+
+-- fragment: text_e_labels
+e.labels
+
+-- fragment: param_run_id
+:run_id
+
+-- fragment: param_after_seq
+:after_seq
+
+-- fragment: param_limit
+:limit
+
+-- fragment: run_columns
+r.id AS id, r.job AS job, r.input AS input, r.status AS status, r.hold AS hold, r.priority AS priority,
+r.idempotency_key AS idempotency_key, r.concurrency_key AS concurrency_key, r.labels AS labels,
+r.generation AS generation, r.attempt AS attempt, r.crashes AS crashes, r.output AS output, r.error AS error,
+r.progress AS progress, r.next_step AS next_step, r.completed_steps AS completed_steps, r.lease_owner AS lease_owner,
+r.lease_expires_at AS lease_expires_at, r.available_at AS available_at, r.created_at AS created_at,
+r.started_at AS started_at, r.completed_at AS completed_at, r.rank AS rank
+
+-- fragment: returned_columns
+id, job, input, status, hold, priority, idempotency_key, concurrency_key, labels, generation, attempt, crashes, output,
+error, progress, next_step, completed_steps, lease_owner, lease_expires_at, available_at, created_at, started_at,
+completed_at, rank
+
+-- name: lock_keys
+-- Make the rows of these keys.
+INSERT INTO {concurrency_keys} (key)
+SELECT value FROM json_each(:keys) WHERE true
+ON CONFLICT (key) DO NOTHING
+
+-- name: lock_runs
+-- Nothing to lock: there is one writer.
+SELECT 1 WHERE false
+
+-- name: admit
+-- Hand the free slots of these keys to the runs that wait for them, by rank.
+UPDATE {runs}
+SET hold = NULL, slot = 1
+WHERE id IN (
+    SELECT waiting.id
+    FROM (
+        SELECT h.id, row_number() OVER (PARTITION BY h.concurrency_key ORDER BY h.rank, h.id) AS place,
+               k."limit" - k.active AS slots
+        FROM {concurrency_keys} k
+        CROSS JOIN json_each((
+            SELECT json_group_array(w.id)
+            FROM (
+                SELECT r.id
+                FROM {runs} r
+                WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key'
+                ORDER BY r.rank, r.id
+                LIMIT (
+                    SELECT max(f."limit" - f.active, 0)
+                    FROM {concurrency_keys} f
+                    WHERE f.key IN (SELECT value FROM json_each(:keys))
+                    ORDER BY 1 DESC
+                    LIMIT 1
+                )
+            ) w
+        )) j
+        CROSS JOIN {runs} h ON h.id = j.value
+        WHERE k.key IN (SELECT value FROM json_each(:keys)) AND k.active < k."limit"
+    ) waiting
+    WHERE waiting.place <= waiting.slots
+);
+UPDATE {concurrency_keys}
+SET active = (SELECT count(*) FROM {runs} r WHERE r.slot AND r.concurrency_key = {concurrency_keys}.key)
+WHERE key IN (SELECT value FROM json_each(:keys))
+
+-- fragment: new_runs
+(SELECT value->>0 AS ord, value->>1 AS id, value->>2 AS job, value->>3 AS input, value->>4 AS input_digest,
+        value->>5 AS idempotency_key, value->>6 AS concurrency_key, value->>7 AS if_pending, value->>8 AS labels,
+        value->>9 AS priority, coalesce(value->>11, :now + (value->>10)) AS start_at
+ FROM json_each(:items)) i
+
+-- name: pin_unstarted
+-- Nothing to pin: there is one writer.
+SELECT 1 WHERE false
+
+-- name: merge_runs
+-- Merge items into waiting runs: "replace" swaps the input, "skip" only leaves an event.
+INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+SELECT t.id, t.seq + 1, CASE i.if_pending WHEN 'replace' THEN 'run:replace' ELSE 'run:coalesced' END, t.job,
+       nullif(t.labels, '{}'),
+       CASE i.if_pending WHEN 'skip' THEN '{"skippedInput":' || i.input || ',"skippedLabels":' || i.labels || '}' END,
+       {now}
+FROM {new_runs}
+CROSS JOIN {runs} t ON t.id = {unstarted}
+WHERE i.if_pending IN ('skip', 'replace') AND {untouched}
+ORDER BY i.ord;
+UPDATE {runs}
+SET seq = seq + 1,
+    input = CASE WHEN hit.replaces THEN hit.input ELSE {runs}.input END,
+    replaced_by = CASE WHEN hit.replaces THEN hit.trigger_id ELSE {runs}.replaced_by END
+FROM (
+    SELECT i.id AS trigger_id, i.input, i.if_pending = 'replace' AS replaces, {unstarted} AS run_id
+    FROM {new_runs}
+    WHERE i.if_pending IN ('skip', 'replace') AND {untouched}
+) hit
+WHERE {runs}.id = hit.run_id
+
+-- name: insert_runs
+-- Store the items that are not there yet and not merged; keyed ones wait for a slot.
+INSERT INTO {runs} (id, job, input, input_digest, status, hold, rank, priority, available_at, idempotency_key,
+                    concurrency_key, labels, created_at)
+SELECT i.id, i.job, i.input, i.input_digest, 'pending',
+       CASE WHEN i.start_at > :now THEN 'time' WHEN i.concurrency_key IS NOT NULL THEN 'key' END,
+       max(coalesce(i.start_at, :now), :now) - i.priority * :priority_us,
+       i.priority, i.start_at, i.idempotency_key, i.concurrency_key, i.labels, :now
+FROM {new_runs}
+WHERE (i.if_pending = 'queue' OR {unstarted} IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+ORDER BY i.ord
+ON CONFLICT DO NOTHING
+RETURNING id, hold, available_at, created_at;
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT r.id, 1, 'run:trigger', r.job, nullif(r.labels, '{}'), r.created_at
+FROM {new_runs}
+CROSS JOIN {runs} r ON r.id = i.id
+WHERE r.seq = 0
+ORDER BY i.ord;
+UPDATE {runs}
+SET seq = 1
+WHERE seq = 0 AND id IN (SELECT value->>1 FROM json_each(:items))
+
+-- name: read_enqueued
+-- What became of each item.
+SELECT i.ord AS ord, {became} AS became, {run_columns}
+FROM {new_runs}
+LEFT JOIN {runs} own ON own.id = i.id
+LEFT JOIN {runs} dup ON dup.job = i.job AND dup.idempotency_key = i.idempotency_key
+LEFT JOIN {runs} swapped ON swapped.replaced_by = i.id
+CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, {unstarted})
+ORDER BY i.ord
+
+-- name: copy_steps
+-- Give a new run the checkpoints of another one that come before a position.
+INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
+SELECT :run_id, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
+FROM {steps} s
+WHERE s.run_id = :source_id
+  AND s.status = 'completed'
+  AND s.position < (SELECT f.position FROM {steps} f WHERE f.run_id = :source_id AND f.name = :from_step)
+  AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id AND r.generation = 0)
+ON CONFLICT DO NOTHING;
+UPDATE {runs}
+SET completed_steps = n.steps, next_step = n.next_step
+FROM (
+    SELECT count(*) AS steps, coalesce(max(s.position) + 1, 0) AS next_step FROM {steps} s WHERE s.run_id = :run_id
+) n
+WHERE {runs}.id = :run_id AND {runs}.generation = 0 AND n.steps > 0
+
+-- fragment: run_filter
+(:jobs IS NULL OR x.job IN (SELECT value FROM json_each(:jobs)))
+AND (:statuses IS NULL OR x.status IN (SELECT value FROM json_each(:statuses)))
+AND (:labels IS NULL OR NOT EXISTS (
+    SELECT 1 FROM json_each(:labels) f
+    WHERE NOT EXISTS (SELECT 1 FROM json_each(x.labels) l WHERE l.key = f.key AND l.value = f.value)
+))
+AND (:concurrency_key IS NULL OR x.concurrency_key = :concurrency_key)
+AND x.id < coalesce(:before, '~')
+
+-- name: list_runs
+-- A page of runs, newest first.
+SELECT {run_columns}
+FROM (SELECT * FROM {runs} x WHERE {run_filter} ORDER BY x.id DESC LIMIT :limit) r
+ORDER BY r.id DESC
+
+-- name: list_runs_by_job
+-- A page of the runs of some jobs, each looked at through its own part of the index.
+SELECT {run_columns}
+FROM json_each(:jobs) v
+CROSS JOIN json_each((
+    SELECT json_group_array(c.id)
+    FROM (SELECT x.id FROM {runs} x WHERE x.job = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :limit) c
+)) page
+CROSS JOIN {runs} r ON r.id = page.value
+ORDER BY r.id DESC
+LIMIT :limit
+
+-- name: list_runs_by_status
+-- A page of the runs in some statuses, each looked at through its own part of the index.
+SELECT {run_columns}
+FROM json_each(:statuses) v
+CROSS JOIN json_each((
+    SELECT json_group_array(c.id)
+    FROM (SELECT x.id FROM {runs} x WHERE x.status = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :limit) c
+)) page
+CROSS JOIN {runs} r ON r.id = page.value
+ORDER BY r.id DESC
+LIMIT :limit
+
+-- name: list_runs_by_label
+-- A page of the runs that carry some labels.
+SELECT {run_columns}
+FROM (SELECT * FROM {runs} x WHERE x.labels <> '{}' AND {run_filter} ORDER BY x.id DESC LIMIT :limit) r
+ORDER BY r.id DESC
+
+-- fragment: claimable
+SELECT r.id
+FROM json_each(:jobs) w
+CROSS JOIN json_each((
+    SELECT json_group_array(c.id)
+    FROM (
+        SELECT x.id
+        FROM {runs} x
+        WHERE x.job = w.value AND x.status = 'pending' AND x.hold IS NULL AND x.rank >= :floor
+        ORDER BY x.rank, x.id
+        LIMIT :limit
+    ) c
+)) candidate
+CROSS JOIN {runs} r ON r.id = candidate.value
+ORDER BY r.rank, r.id
+LIMIT :limit
+
+-- fragment: leased_event
+run_id, seq, type, job, labels, payload, created_at)
+SELECT r.id, r.seq + 1, 'run:leased', r.job, nullif(r.labels, '{}'),
+       json_object('owner', :owner, 'generation', r.generation + 1, 'attempt', r.attempt + 1, 'leaseMs', :lease_us / 1000),
+       {now}
+
+-- fragment: claim_changes
+status = 'leased', generation = generation + 1, writes = 0, attempt = attempt + 1, seq = seq + 1, token = :token,
+lease_owner = :owner, lease_expires_at = :now + :lease_us, started_at = coalesce(started_at, :now)
+
+-- name: claim
+-- Lease the first claimable runs of these jobs, each job looked at through its own part of the index.
+INSERT INTO {events} ({leased_event}
+FROM {runs} r
+WHERE r.id IN ({claimable})
+ORDER BY r.rank, r.id;
+UPDATE {runs} AS r
+SET {claim_changes}
+WHERE r.id IN ({claimable})
+RETURNING {returned_columns}
+
+-- fragment: expired
+SELECT x.id
+FROM {runs} x
+WHERE x.job IN (SELECT value FROM json_each(:jobs))
+  AND x.status = 'leased'
+  AND x.lease_expires_at <= :now
+  AND x.crashes + 1 < :max_crashes
+ORDER BY x.rank, x.id
+LIMIT :limit
+
+-- name: claim_expired
+-- Lease runs of these jobs whose lease has run out; they keep their slots.
+INSERT INTO {events} ({leased_event}
+FROM {runs} r
+WHERE r.id IN ({expired})
+ORDER BY r.rank, r.id;
+UPDATE {runs} AS r
+SET {claim_changes}, crashes = crashes + 1
+WHERE r.id IN ({expired})
+RETURNING {returned_columns}
+
+-- name: claimed
+-- What a claim with this token got.
+SELECT {run_columns}
+FROM {runs} r
+WHERE r.job IN (SELECT value FROM json_each(:jobs)) AND r.status = 'leased' AND r.token = :token
+ORDER BY r.rank, r.id
+
+-- name: crashed
+-- Runs of these jobs whose lease ran out too often without a new checkpoint.
+SELECT {run_columns}
+FROM {runs} r
+WHERE r.job IN (SELECT value FROM json_each(:jobs))
+  AND r.status = 'leased'
+  AND r.lease_expires_at <= :now
+  AND r.crashes + 1 >= :max_crashes
+ORDER BY r.rank, r.id
+LIMIT :limit
+
+-- fragment: crashed_items
+(SELECT value->>0 AS id, value->>1 AS generation FROM json_each(:items)) i
+CROSS JOIN {runs} r ON r.id = i.id AND r.generation = i.generation AND r.status = 'leased' AND r.lease_expires_at <= :now
+
+-- name: fail_crashed
+-- Fail runs that keep crashing, unless somebody moved them on.
+INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+SELECT r.id, r.seq + 1, 'run:fail', r.job, nullif(r.labels, '{}'), :payload, :now
+FROM {crashed_items};
+UPDATE {concurrency_keys}
+SET active = max(active - n.runs, 0)
+FROM (SELECT r.concurrency_key, count(*) AS runs FROM {crashed_items} WHERE r.slot GROUP BY r.concurrency_key) n
+WHERE {concurrency_keys}.key = n.concurrency_key;
+UPDATE {runs} AS r
+SET status = 'failed', slot = 0, seq = seq + 1, crashes = crashes + 1, error = :error,
+    lease_owner = NULL, lease_expires_at = NULL, completed_at = :now
+WHERE r.id IN (SELECT r.id FROM {crashed_items})
+RETURNING {returned_columns}
+
+-- name: renew
+-- Extend leases.
+UPDATE {runs}
+SET lease_expires_at = :now + :lease_us
+FROM (SELECT value->>0 AS id, value->>1 AS generation FROM json_each(:items)) i
+WHERE {runs}.id = i.id AND {runs}.generation = i.generation AND {runs}.status = 'leased';
+SELECT i.id AS id, i.generation AS generation, r.status IS 'leased' AND r.generation IS i.generation AS renewed, r.status AS status,
+       r.generation = i.generation AS same
+FROM (SELECT value->>0 AS id, value->>1 AS generation FROM json_each(:items)) i
+LEFT JOIN {runs} r ON r.id = i.id
+
+-- fragment: written_runs
+(SELECT value->>0 AS id, value->>1 AS generation, value->>2 AS number, value->>3 AS events, value->>4 AS completed,
+        value->>5 AS next_step, value->>6 AS progress, value->>7 AS status, value->>8 AS output, value->>9 AS error,
+        value->>10 AS keep_steps
+ FROM json_each(:runs)) i
+
+-- fragment: fence
+r.status = 'leased' AND r.generation = i.generation AND r.writes < i.number
+
+-- name: write_runs
+-- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence.
+-- if: steps
+INSERT INTO {steps} (run_id, name, position, status, output, error, generation, started_at, completed_at)
+SELECT i.run_id, i.name, i.position, i.status, i.output, i.error, i.generation, i.started_at, i.completed_at
+FROM (SELECT value->>0 AS run_id, value->>1 AS name, value->>2 AS position, value->>3 AS status, value->>4 AS output,
+             value->>5 AS error, value->>6 AS started_at, value->>7 AS completed_at, value->>8 AS generation,
+             value->>9 AS number
+      FROM json_each(:steps)) i
+CROSS JOIN {runs} r ON r.id = i.run_id
+WHERE {fence}
+ON CONFLICT (run_id, name) DO UPDATE
+SET position = excluded.position, status = excluded.status, output = excluded.output, error = excluded.error,
+    generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
+WHERE {steps}.status <> 'completed';
+-- if: logs
+INSERT INTO {logs} (run_id, seq, step, level, message, data, created_at)
+SELECT i.run_id, r.seq + i.place, i.step, i.level, i.message, i.data, i.created_at
+FROM (SELECT value->>0 AS run_id, value->>1 AS place, value->>2 AS step, value->>3 AS level, value->>4 AS message,
+             value->>5 AS data, value->>6 AS created_at, value->>7 AS generation, value->>8 AS number
+      FROM json_each(:logs)) i
+CROSS JOIN {runs} r ON r.id = i.run_id
+WHERE {fence};
+-- if: events
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
+SELECT i.run_id, r.seq + i.place, i.type, r.job, nullif(r.labels, '{}'), i.step, i.position, i.payload,
+       coalesce(i.created_at, :now)
+FROM (SELECT value->>0 AS ord, value->>1 AS run_id, value->>2 AS place, value->>3 AS type, value->>4 AS step,
+             value->>5 AS position, value->>6 AS payload, value->>7 AS created_at, value->>8 AS generation,
+             value->>9 AS number
+      FROM json_each(:events)) i
+CROSS JOIN {runs} r ON r.id = i.run_id
+WHERE {fence}
+ORDER BY i.ord;
+-- if: forgotten
+DELETE FROM {steps}
+WHERE run_id IN (SELECT i.id FROM {written_runs} CROSS JOIN {runs} r ON r.id = i.id WHERE {fence} AND NOT i.keep_steps);
+-- if: endings
+UPDATE {concurrency_keys}
+SET active = max(active - n.runs, 0)
+FROM (
+    SELECT r.concurrency_key, count(*) AS runs
+    FROM {written_runs}
+    CROSS JOIN {runs} r ON r.id = i.id
+    WHERE {fence} AND r.slot AND i.status IN ('completed', 'failed', 'cancelled')
+    GROUP BY r.concurrency_key
+) n
+WHERE {concurrency_keys}.key = n.concurrency_key;
+SELECT i.id AS id,
+       coalesce(r.generation = i.generation AND (r.writes >= i.number OR r.status = 'leased'), 0) AS stored
+FROM {written_runs}
+LEFT JOIN {runs} r ON r.id = i.id;
+UPDATE {runs} AS r
+SET writes = i.number,
+    seq = r.seq + i.events,
+    completed_steps = r.completed_steps + i.completed,
+    next_step = coalesce(i.next_step, r.next_step),
+    crashes = CASE WHEN i.completed > 0 THEN 0 ELSE r.crashes END,
+    progress = coalesce(i.progress, r.progress),
+    status = coalesce(i.status, r.status),
+    slot = r.slot AND coalesce(i.status, 'leased') IN ('leased', 'pending'),
+    attempt = r.attempt - CASE WHEN i.status = 'pending' THEN 1 ELSE 0 END,
+    output = i.output,
+    error = i.error,
+    lease_owner = CASE WHEN i.status IS NULL THEN r.lease_owner END,
+    lease_expires_at = CASE WHEN i.status IS NULL THEN r.lease_expires_at END,
+    completed_at = CASE WHEN i.status IN ('completed', 'failed', 'cancelled') THEN :now END
+FROM {written_runs}
+WHERE r.id = i.id AND {fence}
+
+-- fragment: cancelled_step
+FROM {runs} r
+WHERE r.id = :run_id AND r.generation = :generation AND r.status = 'cancelled'
+  AND NOT EXISTS (
+      SELECT 1 FROM {events} e
+      WHERE e.run_id = :run_id AND e.type = 'step:cancel' AND e.step = :step AND e.created_at = :at AND e.seq <= r.seq
+  )
+
+-- name: cancel_step
+-- Note the step that a cancel interrupted; the one thing that the last generation may still write.
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
+SELECT r.id, r.seq + 1, 'step:cancel', r.job, nullif(r.labels, '{}'), :step, :position, :at
+{cancelled_step};
+UPDATE {runs}
+SET seq = (SELECT max(e.seq) FROM {events} e WHERE e.run_id = :run_id)
+WHERE id = :run_id AND generation = :generation AND status = 'cancelled'
+
+-- fragment: changes
+(SELECT value->>0 AS id, value->>1 AS token FROM json_each(:items)) i
+
+-- name: cancel_runs
+-- Cancel runs that are not over yet.
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT r.id, r.seq + 1, 'run:cancel', r.job, nullif(r.labels, '{}'), :now
+FROM {changes}
+CROSS JOIN {runs} r ON r.id = i.id
+WHERE r.status IN ('pending', 'leased');
+UPDATE {concurrency_keys}
+SET active = max(active - n.runs, 0)
+FROM (
+    SELECT r.concurrency_key, count(*) AS runs
+    FROM {changes}
+    CROSS JOIN {runs} r ON r.id = i.id
+    WHERE r.status IN ('pending', 'leased') AND r.slot
+    GROUP BY r.concurrency_key
+) n
+WHERE {concurrency_keys}.key = n.concurrency_key;
+UPDATE {runs}
+SET status = 'cancelled', hold = NULL, slot = 0, seq = seq + 1, token = i.token,
+    lease_owner = NULL, lease_expires_at = NULL, completed_at = :now
+FROM {changes}
+WHERE {runs}.id = i.id AND {runs}.status IN ('pending', 'leased')
+
+-- name: resume_runs
+-- Let failed runs continue after their last checkpoint.
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT r.id, r.seq + 1, 'run:resume', r.job, nullif(r.labels, '{}'), :now
+FROM {changes}
+CROSS JOIN {runs} r ON r.id = i.id
+WHERE r.status = 'failed';
+UPDATE {runs}
+SET status = 'pending', hold = CASE WHEN {runs}.concurrency_key IS NOT NULL THEN 'key' END, seq = seq + 1,
+    token = i.token, crashes = 0, error = NULL, completed_at = NULL
+FROM {changes}
+WHERE {runs}.id = i.id AND {runs}.status = 'failed'
+
+-- fragment: deletable
+SELECT r.id FROM {changes} CROSS JOIN {runs} r ON r.id = i.id WHERE r.status IN ('completed', 'failed', 'cancelled')
+
+-- name: delete_runs
+-- Delete runs that are over, with their steps and logs. Returns the rows that went.
+INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+SELECT r.id, r.seq + 1, 'run:delete', r.job, nullif(r.labels, '{}'), json_object('request', i.token), :now
+FROM {changes}
+CROSS JOIN {runs} r ON r.id = i.id
+WHERE r.status IN ('completed', 'failed', 'cancelled');
+DELETE FROM {steps} WHERE run_id IN ({deletable});
+DELETE FROM {logs} WHERE run_id IN ({deletable});
+DELETE FROM {runs} AS r
+WHERE r.id IN ({deletable})
+RETURNING {returned_columns}
+
+-- name: read_changed
+-- What became of each change: done when the run carries the request's token.
+SELECT i.id AS item, coalesce(r.token = i.token, 0) AS done, {run_columns}
+FROM {changes}
+CROSS JOIN {runs} r ON r.id = i.id
+
+-- name: read_deleted
+-- Which deletions of these requests are already stored.
+SELECT i.id AS item
+FROM {changes}
+CROSS JOIN {events} e ON e.run_id = i.id
+WHERE e.type = 'run:delete' AND e.payload = json_object('request', i.token)
+
+-- fragment: purgeable
+SELECT x.id
+FROM {runs} x
+WHERE x.status = :status AND x.completed_at < :now - :older_than_us
+ORDER BY x.id
+LIMIT :limit
+
+-- name: purge_runs
+-- Delete terminal runs that ended before a time, oldest first, with their steps and logs.
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT r.id, r.seq + 1, 'run:delete', r.job, nullif(r.labels, '{}'), :now
+FROM {runs} r
+WHERE r.id IN ({purgeable});
+DELETE FROM {steps} WHERE run_id IN ({purgeable});
+DELETE FROM {logs} WHERE run_id IN ({purgeable});
+DELETE FROM {runs}
+WHERE id IN ({purgeable})
+RETURNING id
+
+-- name: purge_events
+-- Delete the oldest events that are older than a time. Returns how many went.
+DELETE FROM {events}
+WHERE id IN (
+    SELECT old.id
+    FROM (SELECT e.id, e.created_at FROM {events} e ORDER BY e.id LIMIT :limit) old
+    WHERE old.created_at < :now - :older_than_us
+)
+RETURNING id
+
+-- name: feed
+-- A page of the feed over all runs; one writer at a time leaves no gaps.
+SELECT {event_columns}
+FROM {events} e
+{event_payloads}
+WHERE e.id > :after
+ORDER BY e.id
+LIMIT :limit
+
+-- name: feed_horizon
+-- There are no transactions beside this one.
+SELECT 0 AS xmin
+
+-- name: feed_barrier
+-- There are no transactions beside this one.
+SELECT 0 AS barrier
+
+-- name: set_limit
+-- Set how many runs of a key may be leased at once.
+UPDATE {concurrency_keys}
+SET "limit" = :limit
+WHERE key = :key
+
+-- name: audit_keys
+-- Mend counters that drifted. Returns the mended keys.
+UPDATE {concurrency_keys}
+SET active = (SELECT count(*) FROM {runs} r WHERE r.slot AND r.concurrency_key = {concurrency_keys}.key)
+WHERE key IN (SELECT value FROM json_each(:keys))
+  AND active <> (SELECT count(*) FROM {runs} r WHERE r.slot AND r.concurrency_key = {concurrency_keys}.key)
+RETURNING key
+
+-- name: purge_keys
+-- Forget keys that nobody uses and whose limit is the default.
+DELETE FROM {concurrency_keys}
+WHERE key IN (
+    SELECT k.key
+    FROM {concurrency_keys} k
+    WHERE k.active = 0
+      AND k."limit" = 1
+      AND NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key')
+    ORDER BY k.key
+    LIMIT :limit
+)
+RETURNING key
+
+-- name: release_due
+-- Make due runs claimable: those without a key, and those that kept their slot.
+UPDATE {runs}
+SET hold = NULL
+WHERE id IN (
+    SELECT r.id
+    FROM {runs} r
+    WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= :now AND (r.concurrency_key IS NULL OR r.slot)
+    ORDER BY r.available_at, r.id
+    LIMIT :limit
+)
+RETURNING id
+
+-- name: due_keys
+-- The keys of due runs that have to wait for a slot.
+SELECT DISTINCT due.concurrency_key AS key
+FROM (
+    SELECT r.concurrency_key
+    FROM {runs} r
+    WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= :now
+      AND r.concurrency_key IS NOT NULL AND NOT r.slot
+    ORDER BY r.available_at, r.id
+    LIMIT :limit
+) due
+ORDER BY key
+
+-- name: next_due
+-- How long until the next run is due, in microseconds; no row when none waits.
+SELECT r.available_at - :now AS wait_us
+FROM {runs} r
+WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > :now
+ORDER BY r.available_at
+LIMIT 1
+
+-- name: hold_due
+-- Move due runs of these keys to the queue of their key.
+UPDATE {runs}
+SET hold = 'key'
+WHERE status = 'pending' AND hold = 'time' AND available_at <= :now
+  AND concurrency_key IN (SELECT value FROM json_each(:keys)) AND NOT slot

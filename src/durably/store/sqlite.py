@@ -1,0 +1,260 @@
+"""SQLite through the standard library: one writer thread, one reader thread, wake-ups between processes.
+
+Every write transaction is BEGIN IMMEDIATE: a deferred one that upgrades gets "database is locked", which no timeout
+cures. SQLite's own busy handler is off; a busy database is retried after a random 0.1 to 4 ms, so that none starves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from durably.environment import Environment
+from durably.errors import DatabaseUnavailable, SchemaError
+from durably.store import catalogue, rows
+from durably.store.engine import Channel
+from durably.store.migrate import Applied, Migration, Mode, migrations, pending
+from durably.store.operation import Batch, Param, Rows, Statement, Wake
+from durably.store.sqlite_wake import FileWaker
+from durably.store.url import DatabaseUrl
+
+if TYPE_CHECKING:
+    from durably.environment import Executor
+
+_PREFIX = "durably_"
+_BUSY_FOR = 10.0
+_FIRST_WAIT, _LAST_WAIT = 0.0001, 0.004
+_BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_PASSING_CODES = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+
+
+class _Busy(Exception):  # not a fault: the writer tries again
+    """Another process is writing."""
+
+
+class SqliteEngine:
+    """One SQLite file, or one database in memory."""
+
+    def __init__(self, url: DatabaseUrl, environment: Environment, *, shared_with: SqliteEngine | None = None) -> None:
+        self._url = url
+        self._environment = environment
+        self.is_shared = url.location != ":memory:"
+        self._owner = shared_with
+        self._sql = catalogue.load("sqlite", _PREFIX)
+        self._writer: _Connection | None = None
+        self._reader: _Connection | None = None
+        self._waker = FileWaker(Path(url.location), environment) if self.is_shared and shared_with is None else None
+
+    async def open(self, mode: Mode) -> None:
+        """See `Engine`."""
+        if self._owner is not None and not self.is_shared:
+            return
+        self._writer = _Connection(self._url, self._environment, "durably-writer")
+        await self._retried(self._writer, self._writer.open)
+        await self._migrate(self._writer, mode)
+        if self.is_shared and self._owner is None:
+            self._reader = _Connection(self._url, self._environment, "durably-reader")
+            await self._retried(self._reader, self._reader.open)
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        if self._waker is not None:
+            self._waker.close()
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await connection.close()
+        self._reader = self._writer = None
+
+    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+        """See `Engine`."""
+        writer = self._writer if self._writer is not None or self._owner is None else self._owner._writer  # noqa: SLF001  # a twin in memory shares it
+        reading = readonly and channel is Channel.READ and self._reader is not None
+        connection = self._reader if reading else writer
+        if connection is None:
+            raise DatabaseUnavailable("it is not open")
+        plan = [self._bind(statement) for statement in statements]
+        return await self._retried(connection, lambda: connection.transact(plan, readonly=readonly))
+
+    def twin(self) -> SqliteEngine:
+        """See `Engine`."""
+        return SqliteEngine(self._url, self._environment, shared_with=self)
+
+    def listen(self, callback: Callable[[Wake], None]) -> None:
+        """See `Engine`."""
+        if self._waker is not None:
+            self._waker.listen(callback)
+
+    def notify(self, wake: Wake) -> None:
+        """See `Engine`."""
+        if self._waker is not None:
+            self._waker.notify(wake)
+
+    async def _retried(self, connection: _Connection, work: Callable[[], list[Rows]]) -> list[Rows]:
+        """Do blocking work in the connection's thread, again and again while another process writes."""
+        give_up = asyncio.get_running_loop().time() + _BUSY_FOR
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                return await connection.call(work)
+            except _Busy as error:
+                if asyncio.get_running_loop().time() >= give_up:
+                    raise DatabaseUnavailable(f"{self._url.shown} is locked by another process") from error
+                await asyncio.sleep(wait * (0.5 + self._environment.random() / 2))
+                wait = min(wait * 2, _LAST_WAIT)
+
+    async def _migrate(self, connection: _Connection, mode: Mode) -> None:
+        known = migrations("sqlite", _PREFIX)
+        now = self._environment.now_us()
+
+        def apply() -> list[Rows]:
+            connection.migrate(known, mode, now)
+            return []
+
+        await self._retried(connection, apply)
+
+    def _bind(self, statement: Statement) -> list[tuple[str, Mapping[str, object]]]:
+        now = self._environment.now_us()
+        params = {name: _value(value) for name, value in statement.params.items()} | {"now": now}
+        return [
+            (sql.text, params)
+            for sql in self._sql[statement.name]
+            if sql.only_if is None or _is_filled(statement.params[sql.only_if])
+        ]
+
+
+def _is_filled(param: Param) -> bool:
+    return isinstance(param, Batch) and bool(param.rows)
+
+
+def _value(param: Param) -> object:
+    if isinstance(param, Batch):
+        return json.dumps(param.rows, default=_micros, separators=(",", ":"))
+    if isinstance(param, tuple):
+        return json.dumps(param)
+    return rows.micros_of_time(param) if isinstance(param, datetime) else param
+
+
+def _micros(value: object) -> int:
+    if isinstance(value, datetime):
+        return rows.micros_of_time(value)
+    message = f"no parameter: {type(value).__name__}"
+    raise TypeError(message)
+
+
+class _Connection:
+    """A connection and the one thread that uses it. All methods but `call` and `close` run in that thread."""
+
+    def __init__(self, url: DatabaseUrl, environment: Environment, name: str) -> None:
+        self._url = url
+        self._executor: Executor = environment.executor(name, 1)
+        self._raw: sqlite3.Connection | None = None
+
+    async def call(self, work: Callable[[], list[Rows]]) -> list[Rows]:
+        """Run blocking work in the connection's thread; from any loop."""
+        return await asyncio.wrap_future(self._executor.submit(self._translated, work))
+
+    async def close(self) -> None:
+        """Close the connection and end its thread."""
+        with suppress(DatabaseUnavailable):
+            await self.call(self._close)
+        self._executor.shutdown(wait=False)
+
+    def open(self) -> list[Rows]:
+        """Connect; in WAL mode, with every commit on disk unless the URL says otherwise."""
+        if self._raw is None:
+            self._raw = sqlite3.connect(
+                self._url.location, isolation_level=None, timeout=0, check_same_thread=False, cached_statements=512
+            )
+            self._raw.row_factory = sqlite3.Row
+        self._raw.execute("PRAGMA busy_timeout = 0")
+        self._raw.execute("PRAGMA journal_mode = WAL")
+        self._raw.execute(f"PRAGMA synchronous = {self._url.synchronous}")  # one of three words, checked by `parse_url`
+        return []
+
+    def transact(self, plan: Sequence[Sequence[tuple[str, Mapping[str, object]]]], *, readonly: bool) -> list[Rows]:
+        """One transaction. A block's rows are those of its last statement that has any."""
+        raw = self._connected()
+        raw.execute("BEGIN" if readonly else "BEGIN IMMEDIATE")
+        try:
+            results = [_block(raw, block) for block in plan]
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+        return results
+
+    def migrate(self, known: Sequence[Migration], mode: Mode, now: int) -> None:
+        """Apply what is missing, in one transaction each, one process at a time."""
+        raw = self._connected()
+        while True:
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                missing = pending(known, _applied(raw), mode)
+                if missing:
+                    _apply(raw, missing[0], now)
+                raw.execute("COMMIT")
+            except BaseException:
+                raw.execute("ROLLBACK")
+                raise
+            if len(missing) <= 1:
+                return
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._raw is None:
+            self.open()
+        if self._raw is None:
+            raise DatabaseUnavailable("it is not open")
+        return self._raw
+
+    def _close(self) -> list[Rows]:
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
+        return []
+
+    def _translated(self, work: Callable[[], list[Rows]]) -> list[Rows]:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _BUSY_CODES:
+                raise _Busy from error
+            if code in _PASSING_CODES:
+                raise DatabaseUnavailable(f"{self._url.shown}: {error}") from error
+            if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+                raise SchemaError(f"{self._url.shown} is not a usable SQLite database: {error}") from error
+            raise
+
+
+def _block(raw: sqlite3.Connection, block: Sequence[tuple[str, Mapping[str, object]]]) -> Rows:
+    found: Rows = ()
+    for text, params in block:
+        cursor = raw.execute(text, params)
+        if cursor.description is not None:
+            found = cursor.fetchall()
+    return found
+
+
+def _applied(raw: sqlite3.Connection) -> Applied:
+    raw.execute(
+        f"CREATE TABLE IF NOT EXISTS {_PREFIX}migrations "
+        "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, serves INTEGER NOT NULL, applied_at INTEGER NOT NULL)"
+    )
+    row = raw.execute(f"SELECT coalesce(max(version), 0), coalesce(max(serves), 0) FROM {_PREFIX}migrations").fetchone()  # noqa: S608  # a constant prefix
+    return Applied(row[0], row[1])
+
+
+def _apply(raw: sqlite3.Connection, migration: Migration, now: int) -> None:
+    for statement in migration.statements:
+        raw.execute(statement)
+    raw.execute(
+        f"INSERT INTO {_PREFIX}migrations (version, name, serves, applied_at) VALUES (?, ?, ?, ?)",  # noqa: S608  # a constant prefix
+        (migration.version, migration.name, migration.serves, now),
+    )
