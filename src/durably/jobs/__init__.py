@@ -1,0 +1,22 @@
+"""Jobs: functions with a name, types and defaults; what triggers them; the registry of a worker.
+
+Nothing here runs a job or talks to a database.
+"""
+
+from durably.jobs.job import Defaults, Given, Job, JobDecorator, JobRef, Target, job
+from durably.jobs.registry import Registry, jobs_of_module
+from durably.jobs.trigger import TriggerOptions, build_run
+
+__all__ = [
+    "Defaults",
+    "Given",
+    "Job",
+    "JobDecorator",
+    "JobRef",
+    "Registry",
+    "Target",
+    "TriggerOptions",
+    "build_run",
+    "job",
+    "jobs_of_module",
+]

@@ -1,0 +1,65 @@
+"""The jobs of a worker, by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, TypeGuard
+
+from durably.errors import DuplicateJob, UsageError
+from durably.jobs.job import Job, JobRef
+
+
+class Registry:
+    """The jobs of a worker, by name. Modules are imported when a job is first asked for."""
+
+    def __init__(self, jobs: Iterable[Job[Any, Any] | str]) -> None:
+        """Take `Job` objects, and names of modules whose module-level jobs are meant."""
+        self._sources = tuple(jobs)
+
+    @cached_property
+    def _jobs(self) -> dict[str, Job[Any, Any]]:
+        found: dict[str, Job[Any, Any]] = {}
+        for source in self._sources:
+            for job in jobs_of_module(source) if isinstance(source, str) else (_check_job(source),):
+                if found.setdefault(job.name, job) is not job:
+                    raise DuplicateJob(job.name)
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all jobs, sorted. Raises UsageError for a module without jobs, DuplicateJob."""
+        return tuple(sorted(self._jobs))
+
+    def get(self, name: str) -> Job[Any, Any] | None:
+        """The job of this name, None if there is none. Raises like `names`."""
+        return self._jobs.get(name)
+
+
+def jobs_of_module(name: str) -> list[Job[Any, Any]]:
+    """Import a module and return its module-level jobs, each once."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(f"there is no module {name!r} to take jobs from") from error
+        raise
+    members: list[object] = list(vars(module).values())
+    found = {id(member): member for member in members if _is_job(member)}
+    if not found:
+        raise UsageError(f"module {name!r} has no jobs: a job is a function under @job at its top level")
+    return list(found.values())
+
+
+def _is_job(value: object) -> TypeGuard[Job[Any, Any]]:
+    return isinstance(value, Job)
+
+
+def _check_job(source: object) -> Job[Any, Any]:
+    if _is_job(source):
+        return source
+    if isinstance(source, JobRef):
+        raise UsageError(f"{source!r} only refers to a job: a worker needs the function under @job")
+    name = getattr(source, "__name__", type(source).__name__)
+    raise UsageError(f"{name} is not a job: put @job onto the function, or give the name of its module")
