@@ -341,7 +341,8 @@ class Ending:
 class RunWrite:
     """Everything one write of a lease holder changes, at once: steps, logs, progress, events, and the end.
 
-    `number` counts the writes of one lease from 1 without gaps, so that a write in doubt can be repeated.
+    `number` counts up from 1 within one lease, so that a write in doubt can be repeated: a number is used for one content
+    only. Gaps are harmless.
     """
 
     lease: Lease

@@ -41,6 +41,8 @@ class PostgresWaker:
         self._sending: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._heard = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def listen(self, callback: Callable[[Wake], None]) -> None:
         """Call back when another process committed, and after every reconnect, since something may have been missed."""
@@ -54,10 +56,11 @@ class PostgresWaker:
 
     async def close(self) -> None:
         """Send what is due, and stop."""
-        if self._listening is not None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), 1)  # asyncpg swallows or complains of a cancel while it connects
+        while self._listening is not None and not self._listening.done():
             self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+            await asyncio.wait({self._listening}, timeout=0.1)
         if self._sending is not None:
             with suppress(asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(self._sending, 2)
@@ -73,7 +76,7 @@ class PostgresWaker:
         wait = _FIRST_RETRY
         while True:
             try:
-                connection = await asyncpg.connect(self._dsn, timeout=10, command_timeout=10)
+                connection = await self._connect()
                 try:
                     await connection.add_listener(self._channel, self._receiver(callback))
                     await self._probe(connection)
@@ -88,6 +91,13 @@ class PostgresWaker:
                 _log.debug("listening for wake-ups failed, polling meanwhile: %s", type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LAST_RETRY)
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        self._idle.clear()
+        try:
+            return await asyncpg.connect(self._dsn, timeout=10, command_timeout=10)
+        finally:
+            self._idle.set()
 
     def _receiver(self, callback: Callable[[Wake], None]) -> Callable[..., None]:
         def receive(_connection: object, _pid: int, _channel: str, payload: str) -> None:

@@ -140,6 +140,7 @@ def retrigger(new: NewRun, *, source_id: str, from_step: str) -> Operation[Enque
             [*results[: len(stored.statements)], *results[len(stored.statements) + 1 :]]
         )[0],
         keys=stored.keys,
+        runs=(new.id,),
         reads=stored.reads,
         wakes=stored.wakes,
     )
@@ -157,8 +158,8 @@ def get_run(run_id: str) -> Operation[StoredRun | None]:
 def list_runs(which: RunFilter) -> Operation[list[StoredRun]]:
     """A page of runs, newest first."""
     params: dict[str, Param] = {
-        "jobs": which.jobs or None,
-        "statuses": tuple(which.statuses) or None,
+        "jobs": tuple(dict.fromkeys(which.jobs)) or None,
+        "statuses": tuple(dict.fromkeys(which.statuses)) or None,
         "labels": json.dumps(dict(which.labels)) if which.labels else None,
         "concurrency_key": which.concurrency_key,
         "before": which.before,

@@ -88,12 +88,19 @@ unnest(
 )
 
 -- name: pin_unstarted
--- Lock the waiting runs that these items may be merged into.
-SELECT r.id
-FROM {runs} r
-WHERE r.id = ANY (ARRAY (SELECT {unstarted} FROM {new_runs} WHERE i.if_pending <> 'queue'))
-ORDER BY r.id
-FOR UPDATE
+-- Lock the waiting runs that these items may be merged into. The lock and the test are at one level: a target that
+-- somebody claims meanwhile is passed over for the next.
+SELECT target.id
+FROM {new_runs}
+CROSS JOIN LATERAL (
+    SELECT t.id
+    FROM {runs} t
+    WHERE t.concurrency_key = i.concurrency_key AND t.job = i.job AND t.status = 'pending' AND t.generation = 0
+    ORDER BY t.rank DESC, t.id DESC
+    LIMIT 1
+    FOR UPDATE
+) target
+WHERE i.if_pending <> 'queue'
 
 -- name: merge_runs
 -- Merge items into waiting runs: "replace" swaps the input, "skip" only leaves an event.
@@ -171,6 +178,7 @@ WITH copied AS (
       AND s.position < (
           SELECT f.position FROM {steps} f WHERE f.run_id = :source_id::uuid AND f.name = :from_step::text
       )
+      AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id::uuid AND r.generation = 0)
     ON CONFLICT DO NOTHING
     RETURNING position
 )

@@ -1,0 +1,69 @@
+"""Acting on runs: cancel, resume, delete, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+
+from durably.app.core import Core
+from durably.model import TERMINAL, EventType, Run
+from durably.rules.naming import check_delay, check_key
+from durably.runtime.acting import change_run, purge
+from durably.runtime.reading import PLAIN_TYPES, check_count, check_run_id, check_statuses, to_run
+from durably.store import actions
+from durably.store import keys as store_keys
+
+OutputT = TypeVar("OutputT")
+
+_ENDED = tuple(sorted(TERMINAL))
+
+
+class Acts(Core):
+    """The part of `Durably` that changes runs from outside."""
+
+    @overload
+    async def cancel(self, run: Run[OutputT]) -> Run[OutputT]: ...
+    @overload
+    async def cancel(self, run: str) -> Run[object]: ...
+    async def cancel(self, run: Run[Any] | str) -> Run[Any]:
+        """Cancel a run that has not ended, and return it.
+
+        No further step of it is stored from now on, and its code is interrupted within a second, in whatever process
+        it runs. Raises RunNotFound, WrongStatus when it has ended.
+        """
+        cancelled = await change_run(await self._database(), self._environment, actions.cancel, check_run_id(run))
+        self._announce(EventType.RUN_CANCEL, cancelled)
+        return to_run(cancelled, run.types if isinstance(run, Run) else PLAIN_TYPES)
+
+    @overload
+    async def resume(self, run: Run[OutputT]) -> Run[OutputT]: ...
+    @overload
+    async def resume(self, run: str) -> Run[object]: ...
+    async def resume(self, run: Run[Any] | str) -> Run[Any]:
+        """Let a failed run continue after its last stored step, and return it.
+
+        Raises RunNotFound, WrongStatus when it has not failed.
+        """
+        resumed = await change_run(await self._database(), self._environment, actions.resume, check_run_id(run))
+        self._announce(EventType.RUN_RESUME, resumed)
+        return to_run(resumed, run.types if isinstance(run, Run) else PLAIN_TYPES)
+
+    async def delete_run(self, run: Run[Any] | str) -> None:
+        """Delete a run that has ended, with its steps and logs. Its idempotency key is free again.
+
+        Raises RunNotFound, WrongStatus when it has not ended.
+        """
+        deleted = await change_run(await self._database(), self._environment, actions.delete, check_run_id(run))
+        self._announce(EventType.RUN_DELETE, deleted)
+
+    async def purge_runs(self, *, older_than: timedelta, statuses: str | Iterable[str] = _ENDED) -> int:
+        """Delete the runs that ended longer ago than that, in any of these statuses. Returns how many went."""
+        checked = check_statuses(statuses)
+        age = check_delay(older_than, field="older_than")
+        return await purge(await self._database(), older_than=age, statuses=checked)
+
+    async def set_limit(self, key: str, limit: int) -> None:
+        """Let up to `limit` runs of a concurrency key run at once, from now on; 0 lets none start. The default is 1."""
+        checked = check_key(key, field="key")
+        await (await self._database()).run(store_keys.set_limit(checked, check_count(limit, field="limit")))

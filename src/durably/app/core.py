@@ -1,0 +1,48 @@
+"""What all parts of the facade share: settings, the open database, the listeners, and the jobs that are known here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakSet
+
+from durably.environment import Environment
+from durably.jobs import Registry, Target
+from durably.model import Event, EventType, StoredRun
+from durably.runtime.listeners import Listeners
+from durably.runtime.session import Sessions
+from durably.runtime.settings import Settings
+from durably.store.database import Database
+
+
+class Core:
+    """The state of a `Durably`."""
+
+    def __init__(self, make: Callable[[], Database], environment: Environment, settings: Settings) -> None:
+        self._environment = environment
+        self._settings = settings
+        self._sessions = Sessions(make, environment)
+        self._listeners = Listeners()
+        self._registries: WeakSet[Registry] = WeakSet()
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[Database, None]:
+        """Lend the open database to a worker."""
+        async with self._sessions.use(scoped=True) as session:
+            yield session.database
+
+    async def _database(self) -> Database:
+        return (await self._sessions.get()).database
+
+    def _target(self, job: Target[Any, Any] | str) -> Target[Any, Any] | str:
+        """Replace the name of a job by the job, where a worker of this Durably has it."""
+        if isinstance(job, Target):
+            return job
+        found = (registry.get(job) for registry in self._registries)
+        return next((known for known in found if known is not None), job)
+
+    def _announce(self, type: EventType, run: StoredRun) -> None:  # noqa: A002  # the word of the events
+        """Tell the listeners of this process what it did to a run."""
+        at = self._environment.now()
+        self._listeners.emit(Event(type=type, run_id=run.id, job=run.job, labels=run.labels, created_at=at))

@@ -1,0 +1,126 @@
+"""Making runs: one, many, again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar, Unpack, overload
+
+from durably.app.core import Core
+from durably.errors import RunNotFound
+from durably.jobs import Target, TriggerOptions, build_run
+from durably.model import Disposition, Enqueued, EventType, NewRun, Run, StoredRun
+from durably.runtime.again import build_again, store_again
+from durably.runtime.bulk import TriggerItem, build_runs, store_all
+from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, types_of
+from durably.runtime.trigger import TriggerKeywords, check_conflict
+from durably.store import runs as store_runs
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+_EVENTS = {
+    Disposition.CREATED: EventType.RUN_TRIGGER,
+    Disposition.COALESCED: EventType.RUN_COALESCED,
+    Disposition.REPLACED: EventType.RUN_REPLACE,
+}
+
+
+class Triggers(Core):
+    """The part of `Durably` that makes runs."""
+
+    @overload
+    async def trigger(
+        self, job: Target[None, OutputT], input: None = None, **options: Unpack[TriggerKeywords]
+    ) -> Run[OutputT]: ...
+    @overload
+    async def trigger(
+        self, job: Target[InputT, OutputT], input: InputT, **options: Unpack[TriggerKeywords]
+    ) -> Run[OutputT]: ...
+    @overload
+    async def trigger(self, job: str, input: object = None, **options: Unpack[TriggerKeywords]) -> Run[object]: ...
+    async def trigger(
+        self, job: Target[Any, Any] | str, input: object = None, **options: Unpack[TriggerKeywords]
+    ) -> Run[Any]:
+        """Store a run of a job and return it, committed; its `disposition` says what the trigger did.
+
+        A job may be given by name alone, for its code may be elsewhere. Its input is plain JSON then, checked by
+        the job's type only where a worker of this Durably has the job. Raises ValidationError, IdempotencyConflict,
+        PendingRunExists: nothing is stored then. Safe to repeat with an `idempotency_key`.
+        """
+        new = build_run(
+            self._target(job),
+            input,
+            id=self._environment.new_id(),
+            max_bytes=self._settings.max_value_bytes,
+            options=TriggerOptions(**options),
+        )
+        return _triggered(job, new, await self._store(new))
+
+    @overload
+    async def trigger_many(
+        self, job: Target[InputT, OutputT], items: Iterable[TriggerItem[InputT] | InputT]
+    ) -> list[Run[OutputT]]: ...
+    @overload
+    async def trigger_many(self, job: str, items: Iterable[object]) -> list[Run[object]]: ...
+    async def trigger_many(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[Run[Any]]:
+        """Store a run for each item, an input or a `TriggerItem`, and return them in order.
+
+        All are checked before anything is stored, and are stored together. When one meets a conflict the others are
+        stored all the same; then the first conflict is raised, and names its item.
+        """
+        several = list(items)
+        ids = [self._environment.new_id() for _ in several]
+        news = build_runs(self._target(job), several, ids=ids, max_bytes=self._settings.max_value_bytes)
+        stored = await store_all(await self._database(), news)
+        for enqueued in stored:
+            self._announce_trigger(enqueued)
+        pairs = zip(news, stored, strict=True)
+        return [_triggered(job, new, enqueued, index=index) for index, (new, enqueued) in enumerate(pairs)]
+
+    @overload
+    async def retrigger(self, run: Run[OutputT], *, from_step: str | None = None) -> Run[OutputT]: ...
+    @overload
+    async def retrigger(self, run: str, *, job: Target[Any, OutputT], from_step: str | None = None) -> Run[OutputT]: ...
+    @overload
+    async def retrigger(self, run: str, *, from_step: str | None = None) -> Run[object]: ...
+    async def retrigger(
+        self, run: Run[Any] | str, *, job: Target[Any, Any] | None = None, from_step: str | None = None
+    ) -> Run[Any]:
+        """Store a new run with the input, labels, concurrency key and priority of an ended one, and return it.
+
+        The input is checked by the type that the job has today, where `job` is given or a worker of this Durably has
+        it. `from_step` copies the results of the steps that started before it, so they are not executed again.
+        Raises RunNotFound, WrongStatus when the run has not ended, ValidationError.
+        """
+        source_id = check_run_id(run)
+        database = await self._database()
+        source = await database.read(store_runs.get_run(source_id))
+        if source is None:
+            raise RunNotFound(source_id)
+        target = self._target(source.job) if job is None else job
+        new = build_again(target, source, id=self._environment.new_id(), max_bytes=self._settings.max_value_bytes)
+        enqueued = await store_again(database, new, source_id=source_id, from_step=from_step)
+        self._announce_trigger(enqueued)
+        types = run.types if isinstance(run, Run) else PLAIN_TYPES if job is None else types_of(job)
+        return to_run(enqueued.run, types, enqueued.disposition)
+
+    async def _store(self, new: NewRun) -> Enqueued:
+        enqueued = await (await self._database()).submit(store_runs.enqueue, new)
+        self._announce_trigger(enqueued)
+        return enqueued
+
+    async def _store_child(self, new: NewRun) -> StoredRun:
+        """Store a run that a job triggers."""
+        enqueued = await self._store(new)
+        check_conflict(new, enqueued)
+        return enqueued.run
+
+    def _announce_trigger(self, enqueued: Enqueued) -> None:
+        if enqueued.disposition in _EVENTS:
+            self._announce(_EVENTS[enqueued.disposition], enqueued.run)
+
+
+def _triggered(job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, index: int | None = None) -> Run[Any]:
+    check_conflict(new, enqueued, index=index)
+    types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
+    return to_run(enqueued.run, types, enqueued.disposition)

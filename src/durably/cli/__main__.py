@@ -1,0 +1,5 @@
+"""`python -m durably.cli`."""
+
+from durably.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""What the arguments of a command name: a Durably object, and jobs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from durably.app import Durably
+from durably.errors import ValidationError
+from durably.jobs import Job
+
+
+def make_current_directory_importable() -> None:
+    """Let `durably worker app:durably` find app.py where the command is given."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def find_durably(spec: str) -> Durably:
+    """Return the Durably object of `module:attribute`. Raises ValidationError."""
+    if ":" not in spec:
+        raise ValidationError("DURABLY", f"{spec!r} must look like module:attribute, as in app:durably")
+    found = _find(spec, field="DURABLY")
+    if not isinstance(found, Durably):
+        raise ValidationError("DURABLY", f"{spec} is a {type(found).__name__}, not a Durably object")
+    return found
+
+
+def find_jobs(specs: Sequence[str]) -> list[Job[..., object] | str]:
+    """Return what `durably.worker` takes: module names as they are, `module:attribute` as the jobs found there.
+
+    Raises ValidationError.
+    """
+    jobs: list[Job[..., object] | str] = []
+    for spec in specs:
+        if ":" not in spec:
+            _module(spec, field="JOBS")
+            jobs.append(spec)
+            continue
+        found = _find(spec, field="JOBS")
+        several = list(found) if isinstance(found, Iterable) else [found]
+        for one in several:
+            if not isinstance(one, Job):
+                raise ValidationError("JOBS", f"{spec} holds a {type(one).__name__}, not a job: is @job missing?")
+            jobs.append(one)
+    return jobs
+
+
+def _find(spec: str, *, field: str) -> object:
+    name, _, path = spec.partition(":")
+    found: object = _module(name, field=field)
+    for attribute in path.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError as error:
+            raise ValidationError(field, f"module {name!r} has no {path!r}") from error
+    return found
+
+
+def _module(name: str, *, field: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+        missing = getattr(error, "name", None) or name
+        if not (name == missing or name.startswith(f"{missing}.")):
+            raise  # the module is there, but something that it imports is not: its traceback says where
+        raise ValidationError(field, f"there is no module {name!r} here or among what is installed") from error

@@ -1,0 +1,40 @@
+"""A new run made of one that has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durably.codec import from_json
+from durably.errors import UsageError, ValidationError, WrongStatus
+from durably.jobs import Target, TriggerOptions, build_run
+from durably.model import Enqueued, NewRun, StoredRun
+from durably.store import runs as store_runs
+from durably.store import steps as store_steps
+from durably.store.database import Database
+
+
+def build_again(target: Target[Any, Any] | str, old: StoredRun, *, id: str, max_bytes: int) -> NewRun:
+    """Return a new run with the input, labels, concurrency key and priority of an ended one.
+
+    Raises WrongStatus when it has not ended, ValidationError when its input does not fit the job's type any more.
+    """
+    if not old.status.is_terminal:
+        raise WrongStatus("retrigger", old.id, old.status)
+    options = TriggerOptions(concurrency_key=old.concurrency_key, labels=old.labels, priority=old.priority)
+    try:
+        value = from_json(old.input_json)
+        return build_run(target, value, id=id, max_bytes=max_bytes, options=options, use_defaults=False)
+    except UsageError as error:
+        field = error.field if isinstance(error, ValidationError) else "input"
+        raise ValidationError(field, f"cannot retrigger run {old.id}: {error}") from error
+
+
+async def store_again(database: Database, new: NewRun, *, source_id: str, from_step: str | None) -> Enqueued:
+    """Store the run made of `source_id`, with the checkpoints before `from_step` if that is given."""
+    if from_step is None:
+        return await database.submit(store_runs.enqueue, new)
+    steps = await database.read(store_steps.load_steps(source_id))
+    if all(step.name != from_step for step in steps):
+        known = ", ".join(step.name for step in steps) or "none"
+        raise ValidationError("from_step", f"run {source_id} has no step {from_step!r} (its steps: {known})")
+    return await database.run(store_runs.retrigger(new, source_id=source_id, from_step=from_step))

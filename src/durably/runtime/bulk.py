@@ -1,0 +1,73 @@
+"""Storing many runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from durably.errors import ValidationError
+from durably.jobs import Target, TriggerOptions, build_run
+from durably.model import Enqueued, IfPending, Labels, NewRun
+from durably.store import runs as store_runs
+from durably.store.database import Database
+
+InputT = TypeVar("InputT")
+
+CHUNK = 1000
+"""Runs of a `trigger_many` that are under way to the database at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerItem(Generic[InputT]):
+    """One run of a `trigger_many` that has more to say than its input."""
+
+    input: InputT
+    idempotency_key: str | None = None
+    concurrency_key: str | None = None
+    if_pending: IfPending | None = None
+    labels: Labels | None = None
+    priority: int | None = None
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+
+    def options(self) -> TriggerOptions:
+        """Everything but the input."""
+        return TriggerOptions(
+            idempotency_key=self.idempotency_key,
+            concurrency_key=self.concurrency_key,
+            if_pending=self.if_pending,
+            labels=self.labels,
+            priority=self.priority,
+            delay=self.delay,
+            run_at=self.run_at,
+        )
+
+
+def build_runs(
+    target: Target[Any, Any] | str, items: Sequence[object], *, ids: Sequence[str], max_bytes: int
+) -> list[NewRun]:
+    """Return the runs that these items ask for: `TriggerItem`s, or bare inputs. Raises ValidationError."""
+    built: list[NewRun] = []
+    for index, (item, run_id) in enumerate(zip(items, ids, strict=True)):
+        given, options = (item.input, item.options()) if isinstance(item, TriggerItem) else (item, TriggerOptions())
+        try:
+            built.append(build_run(target, given, id=run_id, max_bytes=max_bytes, options=options))
+        except ValidationError as error:
+            raise ValidationError(f"items[{index}].{error.field}", error.reason) from error
+    return built
+
+
+async def store_all(database: Database, built: Sequence[NewRun]) -> list[Enqueued]:
+    """Store runs together; each either is stored or met a conflict. Raises the first error after all have ended."""
+    stored: list[Enqueued] = []
+    for start in range(0, len(built), CHUNK):
+        chunk = built[start : start + CHUNK]
+        submitted = (database.submit(store_runs.enqueue, new) for new in chunk)
+        for result in await asyncio.gather(*submitted, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            stored.append(result)
+    return stored

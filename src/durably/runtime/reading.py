@@ -1,0 +1,136 @@
+"""Rows as their callers see them: runs with the types of their job, run ids and filters from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, TypeVar
+
+from durably.codec import PLAIN_JSON, Codec, codec_for
+from durably.errors import RunNotFound, ValidationError
+from durably.jobs import Target
+from durably.model import Disposition, Run, RunStatus, RunTypes, StoredRun
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+MAX_PAGE = 1000
+
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class JobTypes(Generic[InputT, OutputT]):
+    """Decodes the values of a job's runs. Copies of a run share it; a pickled run comes back with plain JSON."""
+
+    def __init__(self, input_codec: Codec[InputT], output_codec: Codec[OutputT]) -> None:
+        self._input_codec = input_codec
+        self._output_codec = output_codec
+
+    def decode_input(self, run_id: str, text: str) -> InputT:
+        """Return the input. Raises SerializationError when it does not fit the type."""
+        return self._input_codec.decode(text, where=f"input of run {run_id}")
+
+    def decode_output(self, run_id: str, text: str) -> OutputT:
+        """Return the output. Raises SerializationError when it does not fit the type."""
+        return self._output_codec.decode(text, where=f"output of run {run_id}")
+
+    def __deepcopy__(self, _memo: object) -> JobTypes[InputT, OutputT]:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
+        return _plain_types, ()
+
+
+PLAIN_TYPES: Final[JobTypes[object, object]] = JobTypes(codec_for(PLAIN_JSON), codec_for(PLAIN_JSON))
+
+
+def _plain_types() -> object:
+    return PLAIN_TYPES
+
+
+def types_of(target: Target[Any, OutputT]) -> JobTypes[Any, OutputT]:
+    """Return the types of a job's values."""
+    return JobTypes(target.input_codec, target.output_codec)
+
+
+def types_in(target: Target[Any, OutputT], run: StoredRun) -> JobTypes[Any, OutputT]:
+    """Return the types of a job's values for one of its runs. Raises ValidationError for a run of another job."""
+    if target.name != run.job:
+        raise ValidationError("job", f"run {run.id} is of job {run.job!r}, not of {target.name!r}")
+    return types_of(target)
+
+
+def to_run(stored: StoredRun, types: RunTypes[OutputT], disposition: Disposition | None = None) -> Run[OutputT]:
+    """Return the row as a run whose values are decoded by `types`."""
+    return Run(
+        id=stored.id,
+        job=stored.job,
+        input_json=stored.input_json,
+        status=stored.status,
+        output_json=stored.output_json,
+        error=stored.error,
+        progress=stored.progress,
+        labels=stored.labels,
+        priority=stored.priority,
+        idempotency_key=stored.idempotency_key,
+        concurrency_key=stored.concurrency_key,
+        hold=stored.hold,
+        attempt=stored.attempt,
+        generation=stored.generation,
+        next_step=stored.next_step,
+        completed_steps=stored.completed_steps,
+        available_at=stored.available_at,
+        created_at=stored.created_at,
+        started_at=stored.started_at,
+        completed_at=stored.completed_at,
+        disposition=disposition,
+        types=types,
+    )
+
+
+def find_run_id(run: Run[Any] | str) -> str | None:
+    """Return the id as the database writes it; None when no run can have such an id."""
+    given: object = run.id if isinstance(run, Run) else run
+    if not isinstance(given, str):
+        raise ValidationError("run", f"must be a Run or its id, not a {type(given).__name__}")
+    return given.lower() if _RUN_ID.fullmatch(given) else None
+
+
+def check_run_id(run: Run[Any] | str) -> str:
+    """Return the id as the database writes it. Raises RunNotFound when no run can have such an id."""
+    run_id = find_run_id(run)
+    if run_id is None:
+        raise RunNotFound(str(run))
+    return run_id
+
+
+def check_page(limit: object, *, maximum: int = MAX_PAGE) -> int:
+    """Return how many items a page has. Raises ValidationError."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= maximum:
+        raise ValidationError("limit", f"{limit!r} must be a whole number from 1 to {maximum}")
+    return limit
+
+
+def check_count(count: object, *, field: str) -> int:
+    """Return a whole number from 0 on. Raises ValidationError."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValidationError(field, f"{count!r} must be a whole number, at least 0")
+    return count
+
+
+def check_statuses(statuses: str | Iterable[str] | None) -> tuple[RunStatus, ...]:
+    """Return statuses given as one or several words. Raises ValidationError."""
+    several = () if statuses is None else (statuses,) if isinstance(statuses, str) else tuple(statuses)
+    try:
+        return tuple(dict.fromkeys(RunStatus(status) for status in several))
+    except ValueError as error:
+        known = ", ".join(RunStatus)
+        raise ValidationError("status", f"{error}: must be one of {known}") from error
+
+
+def names_of(jobs: Target[Any, Any] | str | Iterable[Target[Any, Any] | str] | None) -> tuple[str, ...]:
+    """Return the names of one or several jobs."""
+    if jobs is None:
+        return ()
+    several = (jobs,) if isinstance(jobs, Target | str) else tuple(jobs)
+    return tuple(dict.fromkeys(job.name if isinstance(job, Target) else job for job in several))

@@ -1,0 +1,117 @@
+"""An open database, in one event loop of one process; opened when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from durably.environment import Environment
+from durably.errors import UsageError
+from durably.runtime.tail import Tail
+from durably.store.database import Database
+
+
+class Session:
+    """A database and its tail. Usable in the event loop in which it was made."""
+
+    def __init__(self, database: Database, environment: Environment) -> None:
+        self.database = database
+        self.tail = Tail(database, environment)
+        self.loop = asyncio.get_running_loop()
+        self.process = os.getpid()
+        self.lock = asyncio.Lock()
+        self.is_open = False
+        self.is_closed = False
+        self.users = 0
+        self.is_scoped = False
+        """Whether somebody entered it as a context manager: then the last user closes it."""
+        self._error: Exception | None = None
+
+    async def open(self) -> bool:
+        """Open the database once, however many ask. Returns False when the session was closed meanwhile."""
+        async with self.lock:
+            if not self.is_open and not self.is_closed:
+                await self._open()
+        if self._error is not None:
+            raise self._error
+        return not self.is_closed
+
+    async def _open(self) -> None:
+        """After a failure the session is closed: who waited for it gets the error, the next use makes another one."""
+        try:
+            await self.database.open()
+        except BaseException as error:
+            self._error = error if isinstance(error, Exception) else None
+            self.is_closed = True
+            await self.database.close()
+            raise
+        self.is_open = True
+
+    async def close(self) -> None:
+        """Close both. Waits for an `open` under way."""
+        async with self.lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            self.is_open = False
+            await self.tail.close()
+            await self.database.close()
+
+
+class Sessions:
+    """Gives the session of the running event loop, one at a time."""
+
+    def __init__(self, make: Callable[[], Database], environment: Environment) -> None:
+        self._make = make
+        self._environment = environment
+        self._session: Session | None = None
+        self._inherited: list[Session] = []
+
+    async def get(self) -> Session:
+        """Return the open session. Raises UsageError in another event loop than the one that opened it.
+
+        After a fork the child gets a session of its own; what it inherited is neither used nor closed, because
+        the connections belong to the parent.
+        """
+        while True:
+            session = self._current()
+            if session.is_open or await session.open():
+                return session
+
+    @asynccontextmanager
+    async def use(self, *, scoped: bool) -> AsyncGenerator[Session, None]:
+        """Keep the session open for as long as it is used. The last one to leave closes it if anybody was `scoped`."""
+        session = await self.get()
+        session.users += 1
+        session.is_scoped = session.is_scoped or scoped
+        try:
+            yield session
+        finally:
+            session.users -= 1
+            if session.is_scoped and not session.users:
+                await session.close()
+
+    def _current(self) -> Session:
+        session = self._session
+        if session is not None and session.process != os.getpid():
+            self._inherited.append(session)
+            session = None
+        if session is None or session.is_closed:
+            session = self._session = Session(self._make(), self._environment)
+        elif session.loop is not asyncio.get_running_loop():
+            raise UsageError(
+                "this Durably is open in another event loop: close() it there first, or make one for each loop"
+            )
+        return session
+
+    async def close(self) -> None:
+        """Close what is open; the next use opens it again."""
+        session = self._session
+        if session is None or session.process != os.getpid():
+            return
+        if session.loop is not asyncio.get_running_loop() and not session.loop.is_closed():
+            raise UsageError("this Durably is open in another event loop: close() it there")
+        self._session = None
+        await session.close()
