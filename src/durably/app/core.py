@@ -10,6 +10,7 @@ from weakref import WeakSet
 from durably.environment import Environment
 from durably.jobs import Registry, Target
 from durably.model import Event, EventType, StoredRun
+from durably.runtime.following import ENDS
 from durably.runtime.listeners import Listeners
 from durably.runtime.session import Sessions
 from durably.runtime.settings import Settings
@@ -24,6 +25,8 @@ class Core:
         self._settings = settings
         self._sessions = Sessions(make, environment)
         self._listeners = Listeners()
+        for end in ENDS:
+            self._listeners.on(end, self._sessions.signal)
         self._registries: WeakSet[Registry] = WeakSet()
 
     @asynccontextmanager

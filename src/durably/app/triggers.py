@@ -58,8 +58,10 @@ class Triggers(Core):
 
     @overload
     async def trigger_many(
-        self, job: Target[InputT, OutputT], items: Iterable[TriggerItem[InputT] | InputT]
+        self, job: Target[InputT, OutputT], items: Iterable[TriggerItem[InputT]]
     ) -> list[Run[OutputT]]: ...
+    @overload
+    async def trigger_many(self, job: Target[InputT, OutputT], items: Iterable[InputT]) -> list[Run[OutputT]]: ...
     @overload
     async def trigger_many(self, job: str, items: Iterable[object]) -> list[Run[object]]: ...
     async def trigger_many(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[Run[Any]]:
@@ -116,8 +118,9 @@ class Triggers(Core):
         return enqueued.run
 
     def _announce_trigger(self, enqueued: Enqueued) -> None:
-        if enqueued.disposition in _EVENTS:
-            self._announce(_EVENTS[enqueued.disposition], enqueued.run)
+        event = None if enqueued.disposition is None else _EVENTS.get(enqueued.disposition)
+        if event is not None:
+            self._announce(event, enqueued.run)
 
 
 def _triggered(job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, index: int | None = None) -> Run[Any]:

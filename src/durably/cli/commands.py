@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from durably import DurablyError
 from durably.cli.targets import find_durably, find_jobs, make_current_directory_importable
 from durably.cli.worker import run_worker
-from durably.errors import DurablyError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -6,10 +6,9 @@ import importlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
 
-from durably.app import Durably
-from durably.errors import ValidationError
-from durably.jobs import Job
+from durably import Durably, Job, ValidationError
 
 
 def make_current_directory_importable() -> None:
@@ -25,28 +24,35 @@ def find_durably(spec: str) -> Durably:
         raise ValidationError("DURABLY", f"{spec!r} must look like module:attribute, as in app:durably")
     found = _find(spec, field="DURABLY")
     if not isinstance(found, Durably):
-        raise ValidationError("DURABLY", f"{spec} is a {type(found).__name__}, not a Durably object")
+        raise ValidationError("DURABLY", f"{spec} is no Durably object but of type {type(found).__name__}")
     return found
 
 
-def find_jobs(specs: Sequence[str]) -> list[Job[..., object] | str]:
+def find_jobs(specs: Sequence[str]) -> list[Job[Any, Any] | str]:
     """Return what `durably.worker` takes: module names as they are, `module:attribute` as the jobs found there.
 
     Raises ValidationError.
     """
-    jobs: list[Job[..., object] | str] = []
+    jobs: list[Job[Any, Any] | str] = []
     for spec in specs:
         if ":" not in spec:
             _module(spec, field="JOBS")
             jobs.append(spec)
             continue
         found = _find(spec, field="JOBS")
-        several = list(found) if isinstance(found, Iterable) else [found]
-        for one in several:
-            if not isinstance(one, Job):
-                raise ValidationError("JOBS", f"{spec} holds a {type(one).__name__}, not a job: is @job missing?")
+        for one in found if _is_iterable(found) else [found]:
+            if not _is_job(one):
+                raise ValidationError("JOBS", f"{spec} is no job but of type {type(one).__name__}: is @job missing?")
             jobs.append(one)
     return jobs
+
+
+def _is_iterable(found: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(found, Iterable)
+
+
+def _is_job(found: object) -> TypeGuard[Job[Any, Any]]:
+    return isinstance(found, Job)
 
 
 def _find(spec: str, *, field: str) -> object:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from durably.errors import ValidationError
 from durably.jobs import Target, TriggerOptions, build_run
@@ -52,12 +52,16 @@ def build_runs(
     """Return the runs that these items ask for: `TriggerItem`s, or bare inputs. Raises ValidationError."""
     built: list[NewRun] = []
     for index, (item, run_id) in enumerate(zip(items, ids, strict=True)):
-        given, options = (item.input, item.options()) if isinstance(item, TriggerItem) else (item, TriggerOptions())
+        given, options = (item.input, item.options()) if _is_item(item) else (item, TriggerOptions())
         try:
             built.append(build_run(target, given, id=run_id, max_bytes=max_bytes, options=options))
         except ValidationError as error:
             raise ValidationError(f"items[{index}].{error.field}", error.reason) from error
     return built
+
+
+def _is_item(item: object) -> TypeGuard[TriggerItem[object]]:
+    return isinstance(item, TriggerItem)
 
 
 async def store_all(database: Database, built: Sequence[NewRun]) -> list[Enqueued]:

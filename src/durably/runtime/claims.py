@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from durably.environment import Environment
-from durably.model import StoredRun
+from durably.errors import DatabaseUnavailable
+from durably.model import Lease, StoredRun
+from durably.rules.schedule import backoff_seconds
 from durably.runtime.settings import Settings
 from durably.store.database import Database
-from durably.store.leases import claim, claim_expired, claimed
-from durably.store.operation import Lane, Operation
+from durably.store.leases import claim, claim_expired, claimed, renew
+from durably.store.operation import Lane, Operation, Rows
 
 CLAIM_SECONDS = 5.0
 
@@ -43,35 +47,55 @@ class Claims:
         self._settings = settings
         self._environment = environment
         self._doubtful: list[_Attempt] = []
+        self._found: list[Claimed] = []
 
-    async def take(self, limit: int, *, also_expired: bool) -> list[Claimed]:
+    async def take(self, limit: int, *, held: Sequence[Lease] | None = None) -> list[Claimed]:
         """Lease up to `limit` runs. Raises DatabaseUnavailable; what was leased all the same comes with the next call.
 
-        Runs whose lease expired go first if they are asked for: they have waited longest.
+        With `held`, the leases that are held here, runs whose lease expired go first: they have waited longest.
         """
-        found = await self._resolve_doubts()
-        if also_expired and len(found) < limit:
-            attempt = self._attempt()
-            operation = claim_expired(
-                self._jobs,
-                limit=limit - len(found),
-                owner=self._owner,
-                token=attempt.token,
-                lease=self._settings.lease,
-                max_crashes=self._settings.max_crashes,
-            )
-            found += await self._send(operation, attempt)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + CLAIM_SECONDS
+        failures = 0
+        while True:
+            try:
+                return await self._take(limit, held)
+            except DatabaseUnavailable:
+                failures += 1
+                wait = backoff_seconds(failures, self._environment.random())
+                if loop.time() + wait >= give_up:
+                    raise
+                await asyncio.sleep(wait)
+                held = None  # what expired during an outage may still be renewed by those who hold it
+
+    async def _take(self, limit: int, held: Sequence[Lease] | None) -> list[Claimed]:
+        """A failed attempt leaves its runs to the next one, which reads them back."""
+        found = self._found
+        await self._resolve_doubts()
+        if held is not None and len(found) < limit:
+            await self._send(self._expired(limit - len(found), held))
         if len(found) < limit:
-            attempt = self._attempt()
-            operation = claim(
-                self._jobs,
-                limit=limit - len(found),
-                owner=self._owner,
-                token=attempt.token,
-                lease=self._settings.lease,
-            )
-            found += await self._send(operation, attempt)
+            await self._send(self._pending(limit - len(found)))
+        self._found = []
         return found
+
+    def _expired(self, limit: int, held: Sequence[Lease]) -> tuple[_Attempt, Operation[list[StoredRun]]]:
+        attempt = self._attempt()
+        operation = claim_expired(
+            self._jobs,
+            limit=limit,
+            owner=self._owner,
+            token=attempt.token,
+            lease=self._settings.lease,
+            max_crashes=self._settings.max_crashes,
+        )
+        return attempt, _renewed_first(operation, held, self._settings.lease)
+
+    def _pending(self, limit: int) -> tuple[_Attempt, Operation[list[StoredRun]]]:
+        attempt = self._attempt()
+        return attempt, claim(
+            self._jobs, limit=limit, owner=self._owner, token=attempt.token, lease=self._settings.lease
+        )
 
     def _attempt(self) -> _Attempt:
         until = self._environment.monotonic() + self._settings.lease_seconds
@@ -79,13 +103,26 @@ class Claims:
         self._doubtful.append(attempt)
         return attempt
 
-    async def _send(self, operation: Operation[list[StoredRun]], attempt: _Attempt) -> list[Claimed]:
+    async def _resolve_doubts(self) -> None:
+        for attempt in tuple(self._doubtful):
+            await self._send((attempt, claimed(self._jobs, token=attempt.token)))
+
+    async def _send(self, request: tuple[_Attempt, Operation[list[StoredRun]]]) -> None:
+        attempt, operation = request
         runs = await self._database.run(operation, lane=Lane.FAST, timeout=CLAIM_SECONDS)
         self._doubtful.remove(attempt)
-        return [Claimed(run, attempt.until) for run in runs]
+        self._found += [Claimed(run, attempt.until) for run in runs]
 
-    async def _resolve_doubts(self) -> list[Claimed]:
-        found: list[Claimed] = []
-        for attempt in tuple(self._doubtful):
-            found += await self._send(claimed(self._jobs, token=attempt.token), attempt)
-        return found
+
+def _renewed_first(
+    operation: Operation[list[StoredRun]], held: Sequence[Lease], lease: timedelta
+) -> Operation[list[StoredRun]]:
+    """Renew our own leases in the same transaction: one that is only late must not be taken from ourselves."""
+    if not held:
+        return operation
+    renewal = renew(held, lease=lease)
+
+    def decode(results: Sequence[Rows]) -> list[StoredRun]:
+        return operation.decode(results[len(renewal.statements) :])
+
+    return replace(operation, statements=(*renewal.statements, *operation.statements), decode=decode)

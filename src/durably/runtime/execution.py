@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from _thread import interrupt_main
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -77,13 +78,13 @@ class Execution:
         self._user: asyncio.Task[Result[object]] | None = None
         self._is_stopping = False
         self._limit: asyncio.Timeout | None = None
-        self._exit: BaseException | None = None
+        self._was_interrupted_by_hand = False
 
     async def run(self) -> RunStatus | None:
         """Execute the run. Returns how it ended: `pending` when handed back, None when the lease was lost.
 
-        When the waiting task is cancelled the run is handed back first. A KeyboardInterrupt of user code, too, is
-        raised after that.
+        When the waiting task is cancelled the run is handed back first. After a KeyboardInterrupt in user code it is
+        handed back too, and the main thread interrupted: raised here it would stop the loop amid everything else.
         """
         work = asyncio.create_task(self._work(), name=f"durably-run-{self.stored.id}")
         was_cancelled = False
@@ -94,8 +95,8 @@ class Execution:
                 was_cancelled = True
                 self.interrupt(Stopping(self.stored.id))
         status = work.result()
-        if self._exit is not None:
-            raise self._exit
+        if self._was_interrupted_by_hand:
+            interrupt_main()
         if was_cancelled:
             raise asyncio.CancelledError
         return status
@@ -162,7 +163,7 @@ class Execution:
         if isinstance(result, Returned):
             return self._returned(result.value)
         if isinstance(result.error, KeyboardInterrupt):
-            self._exit = result.error
+            self._was_interrupted_by_hand = True
             return outcome.Interrupted(Stopping(self.stored.id))
         if interrupt is not None:
             return outcome.Interrupted(interrupt)

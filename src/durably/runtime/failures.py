@@ -5,7 +5,6 @@ An exception that was caught is no failure of the run: only the one that ended i
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 
 REMEMBERED = 100
@@ -15,13 +14,13 @@ class Failures:
     """Which step an exception left. Remembers the last hundred: a long run may catch many."""
 
     def __init__(self) -> None:
-        self._steps: OrderedDict[int, tuple[BaseException, str]] = OrderedDict()
+        self._steps: dict[int, tuple[BaseException, str]] = {}
 
     def add(self, error: BaseException, step: str) -> None:
         """Remember that `error` left `step`; for a step within a step the inner one counts."""
         self._steps.setdefault(id(error), (error, step))
         if len(self._steps) > REMEMBERED:
-            self._steps.popitem(last=False)
+            del self._steps[next(iter(self._steps))]
 
     def step_of(self, error: BaseException) -> str | None:
         """The step that `error`, its cause or the first of its group left; None if there is none."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from durably.environment import Environment
-from durably.model import TERMINAL, Ending, RunError, RunStatus
+from durably.model import TERMINAL, Ending, Lease, RunError, RunStatus
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.reporting import Reporter
 from durably.runtime.settings import Settings
@@ -35,7 +35,7 @@ _logger = logging.getLogger("durably.maintenance")
 
 
 class Maintenance:
-    """The chores of one worker. `wake` is called when runs became claimable."""
+    """The chores of one worker. `wake` is called when runs became claimable; `held` tells the leases in its hands."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Maintenance:
         environment: Environment,
         reporter: Reporter,
         wake: Callable[[], None],
+        held: Callable[[], Sequence[Lease]],
     ) -> None:
         self._database = database
         self._jobs = jobs
@@ -53,6 +54,7 @@ class Maintenance:
         self._environment = environment
         self._reporter = reporter
         self._wake = wake
+        self._held = held
         self._woken = asyncio.Event()
         self._suspected: frozenset[str] = frozenset()
 
@@ -114,13 +116,15 @@ class Maintenance:
         """Fail the runs that keep killing their process."""
         settings = self._settings
         found = await self._database.read(crashed(self._jobs, max_crashes=settings.max_crashes, limit=CRASHED_BATCH))
-        if not found:
+        mine = set(self._held())  # after an outage they are only late: whoever looks here is alive
+        dead = [run for run in found if Lease(run.id, run.generation) not in mine]
+        if not dead:
             return None
-        for run in await self._database.run(fail_crashed(found, max_crashes=settings.max_crashes)):
+        for run in await self._database.run(fail_crashed(dead, max_crashes=settings.max_crashes)):
             error = run.error or RunError(type="WorkerCrashed", message="the lease ran out too often")
             _logger.error("run %s of job %r failed: %s", run.id, run.job, error.message)
             self._reporter.ended(run, Ending(status=RunStatus.FAILED, error=error))
-        return 0.0 if len(found) >= CRASHED_BATCH else None
+        return 0.0 if len(dead) >= CRASHED_BATCH else None
 
     async def purge(self) -> float | None:
         """Delete what is older than it is to be kept, in small batches."""

@@ -88,16 +88,16 @@ def to_run(stored: StoredRun, types: RunTypes[OutputT], disposition: Disposition
     )
 
 
-def find_run_id(run: Run[Any] | str) -> str | None:
-    """Return the id as the database writes it; None when no run can have such an id."""
-    given: object = run.id if isinstance(run, Run) else run
+def find_run_id(run: object) -> str | None:
+    """Return the id of a run as the database writes it; None when no run can have such an id."""
+    given = run.id if isinstance(run, Run) else run
     if not isinstance(given, str):
         raise ValidationError("run", f"must be a Run or its id, not a {type(given).__name__}")
     return given.lower() if _RUN_ID.fullmatch(given) else None
 
 
-def check_run_id(run: Run[Any] | str) -> str:
-    """Return the id as the database writes it. Raises RunNotFound when no run can have such an id."""
+def check_run_id(run: object) -> str:
+    """Return the id of a run as the database writes it. Raises RunNotFound when no run can have such an id."""
     run_id = find_run_id(run)
     if run_id is None:
         raise RunNotFound(str(run))

@@ -122,8 +122,10 @@ class Recorder:
     async def _idle(self) -> None:
         """Wait until no write is under way, and keep the timer from starting one."""
         self._stop_timer()
-        while self._pump is not None:
-            await asyncio.wait({self._pump})
+        while (pump := self._pump) is not None:
+            await asyncio.wait({pump})
+            if self._pump is pump:  # cancelled before it began, so it could not say that it ended
+                self._pump = None
             self._stop_timer()
 
     def _stop_timer(self) -> None:
@@ -134,9 +136,7 @@ class Recorder:
     def _start(self) -> None:
         self._stop_timer()
         if self._pump is None and self._entries:
-            self._pump = asyncio.get_running_loop().create_task(
-                self._run(), name=f"durably-write-{self._lease.run_id}"
-            )
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"durably-write-{self._lease.run_id}")
 
     async def _run(self) -> None:
         """Write until nobody waits any more. What rides without haste is left to the timer."""
@@ -158,11 +158,10 @@ class Recorder:
             lease=self._lease,
             number=self._number,
             concurrency_key=self._concurrency_key,
-            steps=tuple(entry.step for entry in entries if entry.step is not None),
+            # a step that failed and ran again is one row
+            steps=tuple({entry.step.name: entry.step for entry in entries if entry.step is not None}.values()),
             events=tuple(entry.event for entry in entries),
-            progress=next(
-                (entry.progress for entry in reversed(entries) if entry.progress is not None), None
-            ),
+            progress=next((entry.progress for entry in reversed(entries) if entry.progress is not None), None),
             ending=ending,
         )
         try:

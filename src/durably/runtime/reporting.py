@@ -105,8 +105,8 @@ def _payload(entry: Entry) -> str | None:
         duration = (step.completed_at - step.started_at) / timedelta(milliseconds=1)
         return f'{{"output":{step.output_json},"durationMs":{round(duration)}}}'
     if event.log is not None:
-        data = event.log.data_json or "null"
-        return f'{{"level":"{event.log.level}","message":{to_json(event.log.message)},"data":{data}}}'
+        data = "" if event.log.data_json is None else f',"data":{event.log.data_json}'
+        return f'{{"level":"{event.log.level}","message":{to_json(event.log.message)}{data}}}'
     return event.payload_json
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from durably.environment import Environment
 from durably.errors import UsageError
+from durably.model import Event
 from durably.runtime.tail import Tail
 from durably.store.database import Database
 
@@ -105,6 +106,11 @@ class Sessions:
                 "this Durably is open in another event loop: close() it there first, or make one for each loop"
             )
         return session
+
+    def signal(self, event: Event) -> None:
+        """Wake who waits for the run of an event of this process, sooner than the feed would."""
+        if self._session is not None:
+            self._session.tail.signal(event.run_id)
 
     async def close(self) -> None:
         """Close what is open; the next use opens it again."""

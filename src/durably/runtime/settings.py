@@ -36,9 +36,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.lease < MIN_LEASE:
-            raise ValidationError(
-                "lease", f"{self.lease} is too short: use at least 0.1 s (5 to 60 s are usual)"
-            )
+            raise ValidationError("lease", f"{self.lease} is too short: use at least 0.1 s (5 to 60 s are usual)")
         if self.renewal is not None and not timedelta(0) < self.renewal <= self.lease / 3:
             raise ValidationError(
                 "renewal",

@@ -13,9 +13,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 
 from durably.environment import Environment
-from durably.errors import Stopping
+from durably.errors import LeaseLost, Stopping
 from durably.jobs import Registry
-from durably.model import RunStatus
+from durably.model import Lease, RunStatus, StoredRun
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.claims import Claimed, Claims
 from durably.runtime.execution import Execution, Workplace
@@ -68,11 +68,19 @@ class Shift:
             database, self._jobs, owner=environment.new_id(), settings=settings, environment=environment
         )
         self._maintenance = Maintenance(
-            database, self._jobs, settings=settings, environment=environment, reporter=reporter, wake=self.wake
+            database,
+            self._jobs,
+            settings=settings,
+            environment=environment,
+            reporter=reporter,
+            wake=self.wake,
+            held=self._leases,
         )
         self._keeper = Keeper(database, settings=settings, environment=environment)
-        self._running: dict[str, Execution] = {}
+        self._running: dict[Execution, asyncio.Task[None]] = {}
         self._is_stopping = asyncio.Event()
+        self._is_interrupting = False
+        self._has_served = False
         self._woken = asyncio.Event()
         self._failures = 0
         self._next_full_look = 0.0
@@ -97,7 +105,8 @@ class Shift:
                 children=Children(
                     self._database,
                     self._registry,
-                    self._reporter,
+                    environment=self._environment,
+                    reporter=self._reporter,
                     max_value_bytes=self._settings.max_value_bytes,
                 ),
                 deps=None if self._deps is None else await stack.enter_async_context(self._deps()),
@@ -113,6 +122,9 @@ class Shift:
         async with asyncio.TaskGroup() as group:
             chores = self._maintenance.start(group) if self._until is None else []
             await self._serve(group, place)
+            self._has_served = True
+            if self._is_interrupting:
+                self._interrupt_all()
             for chore in chores:
                 chore.cancel()
         if self._error is not None:
@@ -124,9 +136,17 @@ class Shift:
         self.wake()
 
     def interrupt(self) -> None:
-        """Interrupt the runs, so that they are handed back; code in threads ends at its next step."""
+        """Interrupt the runs, so that they are handed back; code in threads ends at its next step.
+
+        A claim under way is waited for: it would take back what is handed back.
+        """
+        self._is_interrupting = True
         self.stop()
-        for execution in tuple(self._running.values()):
+        if self._has_served:
+            self._interrupt_all()
+
+    def _interrupt_all(self) -> None:
+        for execution in tuple(self._running):
             execution.interrupt(Stopping(execution.stored.id))
 
     def wake(self) -> None:
@@ -135,7 +155,7 @@ class Shift:
 
     def unfinished(self) -> list[str]:
         """The runs under way, described."""
-        return [execution.where() for execution in self._running.values()]
+        return [execution.where() for execution in self._running]
 
     def _on_wake(self, wake: Wake) -> None:
         if Wake.WORK in wake:
@@ -150,7 +170,7 @@ class Shift:
             free = self._free()
             try:
                 claimed = await self._claim(free) if free else []
-            except Exception as error:  # the border of a background loop: it must go on
+            except Exception as error:  # noqa: BLE001 - the border of a background loop: it must go on
                 if self._until is not None:
                     self._error = error
                     return
@@ -170,45 +190,56 @@ class Shift:
         return free
 
     async def _claim(self, free: int) -> list[Claimed]:
-        """Claim for all free slots. What needs a look at the time is done once per poll, or for each idle shift."""
-        now = asyncio.get_running_loop().time()
-        is_full = self._until is not None or (now >= self._next_full_look and self._is_certain())
+        """Claim for all free slots. What ran out is looked at once per poll; by a shift until idle, at its end."""
         if self._until is not None:
-            await self._maintenance.release_due()
-            await self._maintenance.fail_crashed()
-        claimed = await self._claims.take(free, also_expired=is_full)
+            return await self._claims.take(free) or await self._claim_rest(free)
+        now = asyncio.get_running_loop().time()
+        is_full = now >= self._next_full_look
+        claimed = await self._claims.take(free, held=self._leases() if is_full else None)
         if is_full:
             self._next_full_look = now + self._settings.poll_interval.total_seconds() * 0.7
         return claimed
 
-    def _is_certain(self) -> bool:
-        """Whether our own leases are in force: else the expired runs may be ours, and still renewable."""
-        return all(execution.tenure.is_certain for execution in self._running.values())
+    async def _claim_rest(self, free: int) -> list[Claimed]:
+        await self._maintenance.release_due()
+        await self._maintenance.fail_crashed()
+        return await self._claims.take(free, held=self._leases())
+
+    def _leases(self) -> list[Lease]:
+        return [execution.tenure.lease for execution in self._running]
 
     def _begin(self, claimed: Claimed, group: asyncio.TaskGroup, place: Workplace) -> None:
         run = claimed.run
         job = self._registry.get(run.job)
-        if job is None or run.id in self._running:
-            # the same run twice: its lease ran out here and was claimed anew while its old code still runs
-            _logger.error("run %s of job %r cannot be executed here: its lease runs out", run.id, run.job)
+        if job is None:
+            _logger.error("run %s of job %r was claimed, but nobody here knows the job", run.id, run.job)
             return
+        older = [task for execution, task in self._running.items() if self._is_outlived(execution, run)]
         execution = Execution(place, run, job, until=claimed.until)
-        self._running[run.id] = execution
         self._started += 1
         self._keeper.hold(execution.tenure)
         self._reporter.leased(run, self._settings.lease)
         if self._is_stopping.is_set():
             execution.interrupt(Stopping(run.id))
-        group.create_task(self._execute(execution))
+        self._running[execution] = group.create_task(self._execute(execution, older))
 
-    async def _execute(self, execution: Execution) -> None:
+    def _is_outlived(self, execution: Execution, run: StoredRun) -> bool:
+        """Whether this executes the same run under an older lease: it ran out here, and was claimed anew here."""
+        if execution.stored.id != run.id:
+            return False
+        execution.interrupt(LeaseLost(run.id))
+        return True
+
+    async def _execute(self, execution: Execution, older: list[asyncio.Task[None]]) -> None:
         try:
+            if older:
+                await asyncio.wait(older)  # code in a thread may go on for long: never both at once
             status = await execution.run()
             if status is not None and status is not RunStatus.PENDING:
                 self.completed += 1
         finally:
             self._keeper.drop(execution.tenure)
-            self._running.pop(execution.stored.id, None)
+            self._running.pop(execution, None)
             self.wake()
 
     async def _sleep(self) -> None:

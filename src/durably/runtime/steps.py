@@ -205,12 +205,15 @@ class Steps:
         try:
             verdict = await asyncio.shield(stored)
         except asyncio.CancelledError:
-            # the write goes on: if the step is asked for again, it is waited for and replayed
+            if _is_refused(stored):
+                self._leave(step)
+            # else the write goes on: if the step is asked for again, it is waited for and replayed
             stored.add_done_callback(_look_at)
             self._late[step.name], self._stored[step.name] = stored, record
             self._used.discard(step.name)
             raise
         if verdict is Verdict.REFUSED:
+            self._leave(step)
             self.check()
             raise LeaseLost(self.lease.run_id)
         return decoded
@@ -284,6 +287,12 @@ def _event(type: EventType, step: StepUnderWay, at: datetime, payload: str | Non
 
 def _payload(error: RunError) -> str:
     return to_json({"error": {"type": error.type, "message": error.message}})
+
+
+def _is_refused(stored: asyncio.Future[Verdict]) -> bool:
+    return (
+        stored.done() and not stored.cancelled() and stored.exception() is None and stored.result() is Verdict.REFUSED
+    )
 
 
 def _look_at(stored: asyncio.Future[Verdict]) -> None:

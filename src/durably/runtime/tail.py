@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from durably.environment import Environment
-from durably.errors import UsageError
+from durably.errors import DatabaseUnavailable, UsageError
 from durably.model import Event, EventType, FeedPage
 from durably.runtime.position import Position
 from durably.store import events as store_events
@@ -110,6 +110,11 @@ class Tail:
             self._watches.pop(watch.run_id, None)
         self._wake_if_alone()
 
+    def signal(self, run_id: str) -> None:
+        """Wake the watches of a run at once: what happened to it happened in this process."""
+        for watch in self._watches.get(run_id, ()):
+            watch.signal()
+
     def _start(self) -> None:
         self.check_open()
         if self._task is None or self._task.done():
@@ -131,9 +136,12 @@ class Tail:
                 try:
                     await self._read()
                     failures = 0
+                except DatabaseUnavailable as error:
+                    failures += 1
+                    _logger.warning("the event feed cannot be read, trying again: %s", error)
                 except Exception:
                     failures += 1
-                    _logger.warning("the event feed cannot be read (failure %d)", failures, exc_info=True)
+                    _logger.exception("reading the event feed failed, trying again")
                 await self._pause(failures)
         finally:
             forget()

@@ -1,20 +1,19 @@
-"""What every trigger has in common: its options, its conflicts, and the id of a run that a job triggers."""
+"""What every trigger has in common: its options and its conflicts; and how a job triggers runs."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, TypedDict
-from uuid import UUID
 
+from durably.codec import canonical_digest
+from durably.environment import Environment
 from durably.errors import IdempotencyConflict, PendingRunExists
 from durably.jobs import Registry, Target, TriggerOptions, build_run
 from durably.model import Disposition, Enqueued, EventType, IfPending, Labels, NewRun, StoredRun
 from durably.runtime.reporting import Reporter
 from durably.store.database import Database
 from durably.store.runs import enqueue
-
-_RANDOM = (1 << 62) - 1
 
 
 class TriggerKeywords(TypedDict, total=False):
@@ -42,32 +41,38 @@ def check_conflict(new: NewRun, enqueued: Enqueued, *, index: int | None = None)
 class Children:
     """Triggers runs for jobs, so that each is triggered once however often the step that does it is executed."""
 
-    def __init__(self, database: Database, registry: Registry, reporter: Reporter, *, max_value_bytes: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        *,
+        environment: Environment,
+        reporter: Reporter,
+        max_value_bytes: int,
+    ) -> None:
         self._database = database
         self._registry = registry
+        self._environment = environment
         self._reporter = reporter
         self._max_bytes = max_value_bytes
 
     async def trigger(
         self, parent: StoredRun, step: str, target: Target[Any, Any] | str, input: object, options: TriggerOptions
     ) -> str:
-        """Store the run that `step` of `parent` triggers, or find it. Returns its id."""
+        """Store the run that `step` of `parent` triggers, or find it. Returns its id.
+
+        A run without an idempotency key gets one made of its parent and the step, which is what finds it again.
+        """
         known = self._registry.get(target) if isinstance(target, str) else None
         new = build_run(
-            known or target, input, id=child_id(parent.id, step), options=options, max_bytes=self._max_bytes
+            known or target, input, id=self._environment.new_id(), options=options, max_bytes=self._max_bytes
         )
+        key = f"{parent.id}:{step}"
+        if new.idempotency_key is None:
+            new = replace(new, idempotency_key=key, input_digest=canonical_digest(new.input_json))
         enqueued = await self._database.submit(enqueue, new, timeout=None)
-        check_conflict(new, enqueued)
+        if enqueued.run.idempotency_key != key:  # with our own key even another input is the same trigger
+            check_conflict(new, enqueued)
         if enqueued.disposition is Disposition.CREATED:
             self._reporter.run(EventType.RUN_TRIGGER, enqueued.run)
         return enqueued.run.id
-
-
-def child_id(run_id: str, step: str) -> str:
-    """The id of the run that `step` of `run_id` triggers, the same in every execution: it is triggered once.
-
-    A UUIDv7 with the time of its parent's id, the rest a digest.
-    """
-    stamp = UUID(run_id).int >> 80
-    digest = int.from_bytes(sha256(f"{run_id}\0{step}".encode()).digest()[:10], "big")
-    return str(UUID(int=stamp << 80 | 7 << 76 | (digest >> 62 & 0xFFF) << 64 | 2 << 62 | digest & _RANDOM))

@@ -31,54 +31,56 @@ class Watch:
         self._thread = thread
         self._asked = 0
         self._answered = 0
-        self._since: float | None = None
+        self._blocked = 0.0
         self._has_warned = False
         self._has_let_go = False
 
     async def run(self) -> None:
         """Watch until it is cancelled."""
         loop = asyncio.get_running_loop()
+        last = loop.time()
         while True:
             await asyncio.sleep(ASK_SECONDS)
+            now = loop.time()
             try:
-                self._look(loop.time())
+                # a process that was stopped as a whole blocked nothing: a long pause of this loop counts little
+                self._look(min(now - last, 2 * ASK_SECONDS))
             except Exception:  # the border of a background loop: it must go on
                 _logger.exception("watching the event loop failed")
+            last = now
 
-    def _look(self, now: float) -> None:
+    def _look(self, passed: float) -> None:
         if self._answered == self._asked:
-            self._is_free(now)
+            self._is_free()
             if self._renewer.held:
-                self._ask(now)
-        elif self._since is not None:
-            self._is_blocked(now - self._since)
-
-    def _ask(self, now: float) -> None:
-        self._asked += 1
-        self._since = now
-        self._tell(self._answer, self._asked)
+                self._asked += 1
+                self._tell(self._answer, self._asked)
+        else:
+            self._blocked += passed
+            self._is_blocked()
 
     def _answer(self, number: int) -> None:
         """Runs in the watched loop; a single assignment needs no lock."""
         self._answered = number
 
-    def _is_free(self, now: float) -> None:
-        if self._has_warned and self._since is not None:
-            _logger.warning("the event loop works again; it was blocked for about %.1f s", now - self._since)
+    def _is_free(self) -> None:
+        if self._has_warned:
+            _logger.warning("the event loop works again; it was blocked for about %.1f s", self._blocked)
         self._has_warned = self._has_let_go = False
+        self._blocked = 0.0
 
-    def _is_blocked(self, seconds: float) -> None:
-        if seconds >= BLOCKED_SECONDS and not self._has_warned:
+    def _is_blocked(self) -> None:
+        if self._blocked >= BLOCKED_SECONDS and not self._has_warned:
             self._has_warned = True
             _logger.warning(
                 "the event loop has been blocked for %.1f s by %s: call blocking code from a plain function "
                 "(step.run then uses a thread)",
-                seconds,
+                self._blocked,
                 self._culprit(),
             )
-        if seconds >= LEASES * self._settings.lease_seconds and not self._has_let_go:
+        if self._blocked >= LEASES * self._settings.lease_seconds and not self._has_let_go:
             self._has_let_go = True
-            _logger.error("the event loop has been blocked for %.0f s: its runs are let go", seconds)
+            _logger.error("the event loop has been blocked for %.0f s: its runs are let go", self._blocked)
             self._renewer.let_go()
 
     def _culprit(self) -> str:

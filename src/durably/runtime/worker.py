@@ -80,6 +80,11 @@ class Worker:
         """
         await self._start(None)
 
+    async def ended(self) -> None:
+        """Return once it has ended: by `stop`, or by a fault, which `stop` then raises."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
     async def stop(self, grace: timedelta | None = None) -> None:
         """Claim no more, let runs end within `grace`, then interrupt the rest and hand them back.
 

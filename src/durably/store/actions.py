@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from durably.model import Change, Changed, RunStatus
+from durably.model import Change, Changed, RunStatus, StoredRun
 from durably.store import rows
 from durably.store.operation import Batch, Lane, Operation, Param, Rows, Statement, Wake, Write
 
@@ -34,8 +34,9 @@ def _change(statement: str, wakes: Wake) -> Callable[[Sequence[Change]], Operati
         params = _params(items)
 
         def decode(results: Sequence[Rows]) -> list[Changed]:
+            changed = {run.id: run for run in rows.runs(results[0])}
             found: dict[Any, Any] = {row["item"]: row for row in results[-1]}
-            return [_changed(found.get(item.run_id)) for item in items]
+            return [_changed(changed.get(item.run_id), found.get(item.run_id)) for item in items]
 
         return Operation(
             statements=(Statement(statement, params),),
@@ -49,10 +50,11 @@ def _change(statement: str, wakes: Wake) -> Callable[[Sequence[Change]], Operati
     return build
 
 
-def _changed(row: rows.AnyRow | None) -> Changed:
+def _changed(changed: StoredRun | None, row: rows.AnyRow | None) -> Changed:
+    """`row` is read last: it tells of a request that was stored before, but may show what another one did since."""
     if row is None:
-        return Changed(done=False, run=None)
-    return Changed(done=bool(row["done"]), run=rows.run(row))
+        return Changed(done=changed is not None, run=changed)
+    return Changed(done=changed is not None or bool(row["done"]), run=rows.run(row))
 
 
 def _delete(items: Sequence[Change]) -> Operation[list[Changed]]:

@@ -103,9 +103,6 @@ class Batcher:
             raise DatabaseUnavailable(f"no answer within {timeout:g} seconds") from error
 
     def _enqueue(self, entry: _Entry) -> None:
-        if entry.order is not None and entry.order in self._aside.behind:
-            self._aside.behind[entry.order].append(entry)
-            return
         self._queue.append(entry)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._drain())
@@ -118,13 +115,15 @@ class Batcher:
 
     async def _commit(self, entries: Sequence[_Entry]) -> None:
         wait = _FIRST_WAIT
-        while live := [entry for entry in entries if not entry.future.done()]:
-            groups, left = _grouped(live)
-            self._queue.extendleft(reversed(left))
-            entries = [entry for group in groups for entry in group.entries]
+        while live := self._live(entries):
+            entries = live
             try:
-                await self._attempt(groups)
-            except DatabaseUnavailable:
+                groups, left = _grouped(live)
+                self._queue.extendleft(reversed(left))
+                entries = [entry for group in groups for entry in group.entries]
+                await self._attempt(groups, self._channel)
+            except DatabaseUnavailable as error:
+                _doubt(entries, error)
                 await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
                 wait = min(wait * 2, _LAST_WAIT)
             except LockTimeout:
@@ -139,9 +138,18 @@ class Batcher:
             else:
                 return
 
-    async def _attempt(self, groups: Sequence[_Group]) -> None:
+    def _live(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Those that somebody waits for, without those whose predecessor stepped aside: they follow it."""
+        live: list[_Entry] = []
+        for entry in entries:
+            behind = None if entry.order is None else self._aside.behind.get(entry.order)
+            if not entry.future.done():
+                (live if behind is None else behind).append(entry)
+        return live
+
+    async def _attempt(self, groups: Sequence[_Group], channel: Channel) -> None:
         operation = groups[0].operation if len(groups) == 1 else combine([group.operation for group in groups])
-        result = await self._transact(operation, self._channel)
+        result = await self._transact(operation, channel)
         results = [result] if len(groups) == 1 else result
         wake = Wake.NOBODY
         for group, value in zip(groups, results, strict=True):
@@ -159,34 +167,47 @@ class Batcher:
             return
         entry = entries[0]
         if entry.order is not None:
-            self._aside.behind[entry.order] = self._following(entry.order)
+            self._aside.behind[entry.order] = []
         task = asyncio.get_running_loop().create_task(self._wait_aside(entry))
         self._aside.tasks.add(task)
         task.add_done_callback(self._aside.tasks.discard)
 
-    def _following(self, order: str) -> list[_Entry]:
-        """Take what follows in the queue with the same order key out of it."""
-        following = [entry for entry in self._queue if entry.order == order]
-        if following:
-            self._queue = deque(entry for entry in self._queue if entry.order != order)
-        return following
-
     async def _wait_aside(self, entry: _Entry) -> None:
-        """Store one write over a connection of its own, where it may wait for a lock as long as it takes."""
+        """Store a write that waits for a lock, then what came behind it meanwhile, in order."""
+        entries = [entry]
+        while entries:
+            await self._store_aside(entries)
+            entries = self._aside.behind.pop(entry.order, []) if entry.order is not None else []
+            if entry.order is not None and entries:
+                self._aside.behind[entry.order] = []
+
+    async def _store_aside(self, entries: Sequence[_Entry]) -> None:
+        """Store writes over a connection of their own, where they may wait for a lock as long as it takes."""
         wait = _FIRST_WAIT
-        while not entry.future.done():
-            groups, _ = _grouped([entry])
+        while live := [entry for entry in entries if not entry.future.done()]:
+            members = live
             try:
-                result = await self._transact(groups[0].operation, Channel.ASIDE)
-                self._wake(groups[0].tell(result))
-            except (DatabaseUnavailable, LockTimeout):
+                groups, _ = _grouped(live)
+                members = [entry for group in groups for entry in group.entries]
+                await self._attempt(groups, Channel.ASIDE)
+            except (DatabaseUnavailable, LockTimeout) as error:
+                if isinstance(error, DatabaseUnavailable):
+                    _doubt(members, error)
                 await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
                 wait = min(wait * 2, _LAST_WAIT)
             except Exception as error:  # noqa: BLE001  # belongs to the caller who sent it
-                _fail(entry, error)
-        if entry.order is not None:
-            for waiting in self._aside.behind.pop(entry.order):
-                self._enqueue(waiting)
+                if len(members) == 1:
+                    _fail(members[0], error)
+                else:
+                    for member in members:
+                        await self._store_aside([member])
+
+
+def _doubt(entries: Sequence[_Entry], error: DatabaseUnavailable) -> None:
+    """The commit may have happened: what must not be repeated goes back to its caller."""
+    for entry in entries:
+        if entry.operation is not None and not entry.operation.is_repeatable:
+            _fail(entry, error)
 
 
 def _fail(entry: _Entry, error: Exception) -> None:

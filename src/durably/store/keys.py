@@ -38,8 +38,14 @@ def audit_keys(keys: Sequence[str]) -> Operation[list[str]]:
 
 
 def purge_keys(limit: int) -> Operation[int]:
-    """Forget up to `limit` keys that nobody uses and whose limit is the default. Returns how many went."""
-    return Operation(statements=(Statement("purge_keys", {"limit": limit}),), decode=lambda results: len(results[0]))
+    """Forget up to `limit` keys that nobody uses and whose limit is the default. Returns how many went.
+
+    It comes after the slots were handed out: a key that a write of the same transaction has locked, and whose run is
+    not in its slot yet, looks unused before that.
+    """
+    return Operation(
+        statements=(), reads=(Statement("purge_keys", {"limit": limit}),), decode=lambda results: len(results[0])
+    )
 
 
 def _key(row: rows.AnyRow) -> str:

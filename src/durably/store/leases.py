@@ -26,6 +26,7 @@ def claim(
         statements=(Statement("claim", params),),
         decode=lambda results: rows.runs(results[0]),
         wakes=Wake.EVENTS,
+        is_repeatable=False,
     )
 
 
@@ -38,6 +39,7 @@ def claim_expired(
         statements=(Statement("claim_expired", params),),
         decode=lambda results: rows.runs(results[0]),
         wakes=Wake.EVENTS,
+        is_repeatable=False,
     )
 
 

@@ -87,6 +87,8 @@ class Operation(Generic[T_co]):
     """Run after the slots were handed out."""
     wakes: Wake = Wake.NOBODY
     readonly: bool = False
+    is_repeatable: bool = True
+    """False: when its commit is in doubt, the caller has to find out before it does it again."""
 
     def plan(self) -> tuple[Statement, ...]:
         """All statements in order, locks first. `results` undoes what it adds."""

@@ -30,8 +30,13 @@ _LOCK_TIMEOUT_MS = 100
 _SCHEMA_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 # The tables' statistics lag behind a burst of runs, and a prepared statement keeps its plan. Every statement here is
-# written for its index, so a plan that reads a whole table is never wanted.
-_PLANNER = "SET enable_seqscan = off; SET jit = off"
+# written for its index, so a plan that reads a whole table, or sorts what an index has in order, is never wanted. The order of locks and looks is made for
+# READ COMMITTED, whatever somebody set as the default.
+_ISOLATION = "read_committed"
+_PLANNER = (
+    "SET enable_seqscan = off; SET enable_sort = off; SET jit = off; "
+    "SET default_transaction_isolation = 'read committed'"
+)
 
 _PASSING = (
     asyncpg.PostgresConnectionError,
@@ -104,7 +109,7 @@ class PostgresEngine:
         async with _translated(link):
             if (len(plan) == 1 or readonly) and not link.is_pooled:
                 return [await connection.fetch(sql, *arguments) for sql, arguments in plan]
-            async with connection.transaction():
+            async with connection.transaction(isolation=_ISOLATION):
                 if link.is_pooled:
                     await connection.execute(link.settings.replace("SET ", "SET LOCAL "))
                 return [await connection.fetch(sql, *arguments) for sql, arguments in plan]
@@ -128,7 +133,8 @@ class PostgresEngine:
     async def _migrate_once(self, connection: Connection, known: Sequence[Migration], mode: Mode) -> int:
         """Apply the first missing migration in a transaction of its own. Returns how many are left."""
         prefix = self._prefix
-        async with connection.transaction():
+        async with connection.transaction(isolation=_ISOLATION):
+            await connection.execute("SET LOCAL lock_timeout = 0")  # another process may take its time to migrate
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"durably {self._schema}")
             exists = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{prefix}migrations")
             applied = await self._applied(connection) if exists else Applied(0, 0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl
 
 from durably.errors import ValidationError
 
@@ -17,6 +18,7 @@ _POSTGRES = {
     "postgres+asyncpg",
 }
 _SQLITE = {"sqlite", "sqlite3", "sqlite+aiosqlite", "sqlite+pysqlite"}
+_SECRET = re.compile(r"(password|sslpassword|passfile)=[^&]*", re.IGNORECASE)
 _SYNCHRONOUS = ("full", "normal", "extra")
 
 
@@ -42,8 +44,17 @@ def parse_url(url: str, *, listen_url: str | None = None) -> DatabaseUrl:
     if scheme in _SQLITE:
         return _sqlite(rest)
     if scheme in _POSTGRES:
-        return DatabaseUrl("postgres", f"postgresql://{rest}", _masked(f"postgresql://{rest}"), listen=listen_url)
+        _check_ports(rest)
+        listen = None if listen_url is None else _listen_location(listen_url)
+        return DatabaseUrl("postgres", f"postgresql://{rest}", _masked(f"postgresql://{rest}"), listen=listen)
     raise ValidationError("url", f"unknown scheme {scheme!r}: use sqlite:///path.db or postgresql://host/name")
+
+
+def _listen_location(url: str) -> str:
+    parsed = parse_url(url)
+    if parsed.dialect != "postgres":
+        raise ValidationError("listen_url", f"{parsed.shown!r} is not PostgreSQL: use postgresql://host/name")
+    return parsed.location
 
 
 def _sqlite(rest: str) -> DatabaseUrl:
@@ -63,15 +74,22 @@ def _sqlite(rest: str) -> DatabaseUrl:
     return DatabaseUrl("sqlite", path[1:], f"sqlite://{path}", synchronous)
 
 
+def _check_ports(rest: str) -> None:
+    """Raise ValidationError for what the driver could only complain of by quoting it, and that may be a password."""
+    network = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    for host in network.split(","):
+        port = "" if host.endswith("]") else host.partition(":")[2] if host[:1] != "[" else host.rpartition(":")[2]
+        if port and not port.isdigit():
+            reason = "the port is no number; in a password, write / as %2F, ? as %3F, # as %23 and @ as %40"
+            raise ValidationError("url", reason)
+
+
 def _masked(url: str) -> str:
     """The URL with `***` in place of what may be a password, also in the query."""
-    if "@" in url and "://" not in url:
-        return f"***@{url.rpartition('@')[2]}"
-    parts = urlsplit(url)
-    network = parts.netloc
-    if "@" in network:
-        user, _, host = network.rpartition("@")
-        network = f"{user.partition(':')[0]}:***@{host}" if ":" in user else network
-    secret = {"password", "sslpassword", "passfile"}
-    query = [(name, "***" if name.lower() in secret else value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit((parts.scheme, network, parts.path, urlencode(query, safe="*/"), ""))
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    network, question, query = rest.partition("?")
+    if "@" in query and "@" not in network:
+        network, question, query = rest, "", ""
+    user, at, host = network.rpartition("@")
+    user = f"{user.partition(':')[0]}:***" if ":" in user else user
+    return _SECRET.sub(r"\1=***", f"{scheme}{separator}{user}{at}{host}{question}{query}")

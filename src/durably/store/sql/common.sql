@@ -89,6 +89,8 @@ LIMIT 1000
 SELECT k.key
 FROM {concurrency_keys} k
 WHERE k.active < k."limit"
-  AND EXISTS (SELECT 1 FROM {runs} r WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key')
+  AND (
+      SELECT r.id FROM {runs} r {by_held} WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key' LIMIT 1
+  ) IS NOT NULL
 ORDER BY k.key
 LIMIT 1000

@@ -26,6 +26,9 @@ e.labels::text
 -- fragment: param_limit
 :limit::integer
 
+-- fragment: by_held
+-- PostgreSQL chooses by itself.
+
 -- fragment: run_columns
 r.id::text AS id, r.job, r.input, r.status, r.hold, r.priority, r.idempotency_key, r.concurrency_key,
 r.labels::text AS labels, r.generation, r.attempt, r.crashes, r.output, r.error, r.progress, r.next_step,
@@ -192,7 +195,7 @@ WHERE r.id = :run_id::uuid AND r.generation = 0 AND n.steps > 0
 AND (:statuses::text[] IS NULL OR x.status = ANY (:statuses::text[]))
 AND (:labels::text IS NULL OR x.labels @> :labels::text::jsonb)
 AND (:concurrency_key::text IS NULL OR x.concurrency_key = :concurrency_key::text)
-AND (:before::uuid IS NULL OR x.id < :before::uuid)
+AND x.id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 
 -- name: list_runs
 -- A page of runs, newest first.
@@ -222,11 +225,13 @@ LIMIT :limit::integer
 
 -- name: list_runs_by_label
 -- A page of the runs that carry some labels.
+WITH found AS MATERIALIZED (
+    SELECT x.*
+    FROM {runs} x
+    WHERE x.labels <> '{}' AND x.labels @> :labels::text::jsonb AND {run_filter}
+)
 SELECT {run_columns}
-FROM {runs} r
-WHERE r.labels <> '{}' AND r.labels @> :labels::text::jsonb
-  AND (:concurrency_key::text IS NULL OR r.concurrency_key = :concurrency_key::text)
-  AND (:before::uuid IS NULL OR r.id < :before::uuid)
+FROM found r
 ORDER BY r.id DESC
 LIMIT :limit::integer
 
@@ -410,7 +415,7 @@ step AS (
         :steps_run_id::uuid[], :steps_name::text[], :steps_position::integer[], :steps_status::text[],
         :steps_output::text[], :steps_error::text[], :steps_started_at::timestamptz[], :steps_completed_at::timestamptz[]
     ) AS i (run_id, name, position, status, output, error, started_at, completed_at)
-    JOIN held ON held.id = i.run_id
+    JOIN held ON held.id = i.run_id AND held.keep_steps
     ON CONFLICT (run_id, name) DO UPDATE
     SET position = excluded.position, status = excluded.status, output = excluded.output, error = excluded.error,
         generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
@@ -497,7 +502,7 @@ FROM run
 unnest(:items_id::uuid[], :items_token::uuid[]) AS i (id, token)
 
 -- name: cancel_runs
--- Cancel runs that are not over yet.
+-- Cancel runs that are not over yet. Returns the changed rows.
 WITH chosen AS MATERIALIZED (
     SELECT r.id, r.slot, i.token
     FROM {changes}
@@ -507,24 +512,28 @@ WITH chosen AS MATERIALIZED (
 ),
 changed AS (
     UPDATE {runs} r
-    SET status = 'cancelled', hold = NULL, slot = false, seq = r.seq + 1, token = chosen.token,
+    SET status = 'cancelled', hold = NULL, slot = false, seq = r.seq + 1, request = chosen.token,
         lease_owner = NULL, lease_expires_at = NULL, completed_at = {now}
     FROM chosen
     WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
-    RETURNING r.id, r.seq, r.job, r.labels, r.concurrency_key, chosen.slot AS had_slot
+    RETURNING r.*, chosen.slot AS had_slot
 ),
 freed AS (
     UPDATE {concurrency_keys} k
     SET active = greatest(k.active - n.runs, 0)
     FROM (SELECT concurrency_key, count(*)::integer AS runs FROM changed WHERE had_slot GROUP BY concurrency_key) n
     WHERE k.key = n.concurrency_key
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+    SELECT id, seq, 'run:cancel', job, nullif(labels, '{}'), completed_at
+    FROM changed
 )
-INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
-SELECT id, seq, 'run:cancel', job, nullif(labels, '{}'), {now}
-FROM changed
+SELECT {run_columns}
+FROM changed r
 
 -- name: resume_runs
--- Let failed runs continue after their last checkpoint.
+-- Let failed runs continue after their last checkpoint. Returns the changed rows.
 WITH chosen AS MATERIALIZED (
     SELECT r.id, i.token
     FROM {changes}
@@ -533,14 +542,18 @@ WITH chosen AS MATERIALIZED (
 changed AS (
     UPDATE {runs} r
     SET status = 'pending', hold = CASE WHEN r.concurrency_key IS NOT NULL THEN 'key' END, seq = r.seq + 1,
-        token = chosen.token, crashes = 0, error = NULL, completed_at = NULL
+        request = chosen.token, crashes = 0, error = NULL, completed_at = NULL
     FROM chosen
     WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
-    RETURNING r.id, r.seq, r.job, r.labels
+    RETURNING r.*
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+    SELECT id, seq, 'run:resume', job, nullif(labels, '{}'), {now}
+    FROM changed
 )
-INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
-SELECT id, seq, 'run:resume', job, nullif(labels, '{}'), {now}
-FROM changed
+SELECT {run_columns}
+FROM changed r
 
 -- name: delete_runs
 -- Delete runs that are over, with their steps and logs. Returns the rows that went.
@@ -557,11 +570,11 @@ gone AS (
     DELETE FROM {runs} r
     USING chosen
     WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id
-    RETURNING r.*, chosen.token AS request
+    RETURNING r.*, chosen.token AS deleted_by
 ),
 event AS (
     INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
-    SELECT id, seq + 1, 'run:delete', job, nullif(labels, '{}'), json_build_object('request', request)::text, {now}
+    SELECT id, seq + 1, 'run:delete', job, nullif(labels, '{}'), json_build_object('request', deleted_by)::text, {now}
     FROM gone
 )
 SELECT {run_columns}
@@ -569,7 +582,7 @@ FROM gone r
 
 -- name: read_changed
 -- What became of each change: done when the run carries the request's token.
-SELECT i.id::text AS item, coalesce(r.token = i.token, false) AS done, {run_columns}
+SELECT i.id::text AS item, coalesce(r.request = i.token, false) AS done, {run_columns}
 FROM {changes}
 JOIN {runs} r ON r.id = i.id
 
@@ -586,7 +599,7 @@ WITH chosen AS MATERIALIZED (
     SELECT r.id
     FROM {runs} r
     WHERE r.status = :status::text AND r.completed_at < {now} - :older_than_us::bigint * interval '1 microsecond'
-    ORDER BY r.id
+    ORDER BY r.completed_at, r.id
     LIMIT :limit::integer
     FOR UPDATE SKIP LOCKED
 ),
@@ -622,9 +635,12 @@ RETURNING e.id
 -- name: feed
 -- A page of the feed over all runs, with the gaps that are looked at again.
 SELECT {event_columns}
-FROM {events} e
+FROM (
+    SELECT g.* FROM {events} g WHERE g.id = ANY (:gaps_id::bigint[]) AND g.id <= :after::bigint
+    UNION ALL
+    (SELECT n.* FROM {events} n WHERE n.id > :after::bigint ORDER BY n.id LIMIT :limit::integer)
+) e
 {event_payloads}
-WHERE e.id > :after::bigint OR e.id = ANY (:gaps_id::bigint[])
 ORDER BY e.id
 LIMIT :limit::integer
 
@@ -660,7 +676,9 @@ WITH idle AS MATERIALIZED (
     FROM {concurrency_keys} k
     WHERE k.active = 0
       AND k."limit" = 1
-      AND NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key')
+      AND (
+          SELECT r.id FROM {runs} r WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key' LIMIT 1
+      ) IS NULL
     ORDER BY k.key
     LIMIT :limit::integer
     FOR UPDATE SKIP LOCKED

@@ -1,6 +1,7 @@
 -- What only SQLite says. One writer at a time, so nothing is locked; but there is no statement that does several
 -- things, so a block may hold several statements. The one that changes a verdict comes after all that test it.
 -- A "+" before a column keeps the planner from walking that column's index instead of looking up the items' ids.
+-- INDEXED BY stands where SQLite, which has no statistics, would rather take the index of all runs in a status.
 -- "-- if: x" leaves a statement out when the batch x is empty. A block's rows are those of its last statement with rows.
 
 -- fragment: now
@@ -26,6 +27,9 @@ e.labels
 
 -- fragment: param_limit
 :limit
+
+-- fragment: by_held
+INDEXED BY {runs}_held
 
 -- fragment: run_columns
 r.id AS id, r.job AS job, r.input AS input, r.status AS status, r.hold AS hold, r.priority AS priority,
@@ -421,7 +425,7 @@ WHERE id = :run_id AND generation = :generation AND status = 'cancelled'
 (SELECT value->>0 AS id, value->>1 AS token FROM json_each(:items)) i
 
 -- name: cancel_runs
--- Cancel runs that are not over yet.
+-- Cancel runs that are not over yet. Returns the changed rows.
 INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
 SELECT r.id, r.seq + 1, 'run:cancel', r.job, nullif(r.labels, '{}'), :now
 FROM {changes}
@@ -438,13 +442,14 @@ FROM (
 ) n
 WHERE {concurrency_keys}.key = n.concurrency_key;
 UPDATE {runs}
-SET status = 'cancelled', hold = NULL, slot = 0, seq = seq + 1, token = i.token,
+SET status = 'cancelled', hold = NULL, slot = 0, seq = seq + 1, request = i.token,
     lease_owner = NULL, lease_expires_at = NULL, completed_at = :now
 FROM {changes}
 WHERE {runs}.id = i.id AND +{runs}.status IN ('pending', 'leased')
+RETURNING {returned_columns}
 
 -- name: resume_runs
--- Let failed runs continue after their last checkpoint.
+-- Let failed runs continue after their last checkpoint. Returns the changed rows.
 INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
 SELECT r.id, r.seq + 1, 'run:resume', r.job, nullif(r.labels, '{}'), :now
 FROM {changes}
@@ -452,9 +457,10 @@ CROSS JOIN {runs} r ON r.id = i.id
 WHERE r.status = 'failed';
 UPDATE {runs}
 SET status = 'pending', hold = CASE WHEN {runs}.concurrency_key IS NOT NULL THEN 'key' END, seq = seq + 1,
-    token = i.token, crashes = 0, error = NULL, completed_at = NULL
+    request = i.token, crashes = 0, error = NULL, completed_at = NULL
 FROM {changes}
 WHERE {runs}.id = i.id AND +{runs}.status = 'failed'
+RETURNING {returned_columns}
 
 -- fragment: deletable
 SELECT r.id FROM {changes} CROSS JOIN {runs} r ON r.id = i.id WHERE r.status IN ('completed', 'failed', 'cancelled')
@@ -474,7 +480,7 @@ RETURNING {returned_columns}
 
 -- name: read_changed
 -- What became of each change: done when the run carries the request's token.
-SELECT i.id AS item, coalesce(r.token = i.token, 0) AS done, {run_columns}
+SELECT i.id AS item, coalesce(r.request = i.token, 0) AS done, {run_columns}
 FROM {changes}
 CROSS JOIN {runs} r ON r.id = i.id
 
@@ -489,7 +495,7 @@ WHERE e.type = 'run:delete' AND e.payload = json_object('request', i.token)
 SELECT x.id
 FROM {runs} x
 WHERE x.status = :status AND x.completed_at < :now - :older_than_us
-ORDER BY x.id
+ORDER BY x.completed_at, x.id
 LIMIT :limit
 
 -- name: purge_runs
@@ -553,7 +559,9 @@ WHERE key IN (
     FROM {concurrency_keys} k
     WHERE k.active = 0
       AND k."limit" = 1
-      AND NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key')
+      AND NOT EXISTS (
+          SELECT 1 FROM {runs} r {by_held} WHERE r.concurrency_key = k.key AND r.status = 'pending' AND r.hold = 'key'
+      )
     ORDER BY k.key
     LIMIT :limit
 )
@@ -565,7 +573,7 @@ UPDATE {runs}
 SET hold = NULL
 WHERE id IN (
     SELECT r.id
-    FROM {runs} r
+    FROM {runs} r INDEXED BY {runs}_due
     WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= :now AND (r.concurrency_key IS NULL OR r.slot)
     ORDER BY r.available_at, r.id
     LIMIT :limit
@@ -577,7 +585,7 @@ RETURNING id
 SELECT DISTINCT due.concurrency_key AS key
 FROM (
     SELECT r.concurrency_key
-    FROM {runs} r
+    FROM {runs} r INDEXED BY {runs}_due
     WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= :now
       AND r.concurrency_key IS NOT NULL AND NOT r.slot
     ORDER BY r.available_at, r.id
@@ -588,14 +596,14 @@ ORDER BY key
 -- name: next_due
 -- How long until the next run is due, in microseconds; no row when none waits.
 SELECT r.available_at - :now AS wait_us
-FROM {runs} r
+FROM {runs} r INDEXED BY {runs}_due
 WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > :now
 ORDER BY r.available_at
 LIMIT 1
 
 -- name: hold_due
 -- Move due runs of these keys to the queue of their key.
-UPDATE {runs}
+UPDATE {runs} INDEXED BY {runs}_due
 SET hold = 'key'
 WHERE status = 'pending' AND hold = 'time' AND available_at <= :now
   AND concurrency_key IN (SELECT value FROM json_each(:keys)) AND NOT slot

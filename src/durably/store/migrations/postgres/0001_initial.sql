@@ -21,6 +21,7 @@ CREATE TABLE {runs} (
     attempt integer NOT NULL DEFAULT 0,
     crashes integer NOT NULL DEFAULT 0,
     token uuid,
+    request uuid,
     lease_owner text,
     lease_expires_at timestamptz,
     progress text,
@@ -54,6 +55,8 @@ CREATE UNIQUE INDEX runs_replaced_by ON {runs} (replaced_by) WHERE replaced_by I
 -- Pages of runs: ids sort by creation.
 CREATE INDEX runs_by_job ON {runs} (job, id);
 CREATE INDEX runs_by_status ON {runs} (status, id);
+-- What a purge looks at.
+CREATE INDEX runs_ended ON {runs} (status, completed_at, id) WHERE completed_at IS NOT NULL;
 CREATE INDEX runs_by_label ON {runs} USING gin (labels jsonb_path_ops) WHERE labels <> '{}';
 
 CREATE TABLE {steps} (

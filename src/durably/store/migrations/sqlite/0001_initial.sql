@@ -21,6 +21,7 @@ CREATE TABLE {runs} (
     attempt INTEGER NOT NULL DEFAULT 0,
     crashes INTEGER NOT NULL DEFAULT 0,
     token TEXT,
+    request TEXT,
     lease_owner TEXT,
     lease_expires_at INTEGER,
     progress TEXT,
@@ -54,6 +55,8 @@ CREATE UNIQUE INDEX {runs}_replaced_by ON {runs} (replaced_by) WHERE replaced_by
 -- Pages of runs: ids sort by creation.
 CREATE INDEX {runs}_by_job ON {runs} (job, id);
 CREATE INDEX {runs}_by_status ON {runs} (status, id);
+-- What a purge looks at.
+CREATE INDEX {runs}_ended ON {runs} (status, completed_at, id) WHERE completed_at IS NOT NULL;
 
 CREATE TABLE {steps} (
     run_id TEXT NOT NULL,

@@ -1,0 +1,189 @@
+"""The feed misses nothing and repeats nothing, whoever makes the events, however slow its reader is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from durably.app import Durably
+from durably.errors import UsageError
+from durably.model import Event
+from durably.runtime import tail
+from durably.runtime.following import EventStream
+
+
+async def take(stream: EventStream, count: int) -> list[Event]:
+    async with asyncio.timeout(20):
+        return [await anext(stream) for _ in range(count)]
+
+
+def ids(events: list[Event]) -> list[int]:
+    return [event.id or 0 for event in events]
+
+
+async def test_the_feed_is_live_once_it_is_entered(durably: Durably) -> None:
+    await durably.trigger("before")
+    async with durably.events() as stream:
+        await durably.trigger("a", labels={"x": "1"})
+        [event] = await take(stream, 1)
+    assert (event.job, event.labels, event.type, event.seq) == ("a", {"x": "1"}, "run:trigger", 1)
+    assert event.cursor == event.id
+
+
+async def test_the_feed_shows_what_other_processes_do(durably: Durably, url: str) -> None:
+    async with Durably(url) as other, durably.events() as stream:
+        run = await other.trigger("a")
+        await other.cancel(run)
+        assert [event.type for event in await take(stream, 2)] == ["run:trigger", "run:cancel"]
+
+
+async def test_the_feed_can_be_filtered(durably: Durably) -> None:
+    async with durably.events(job=["a", "b"], labels={"x": "1"}) as stream:
+        await durably.trigger("a")
+        await durably.trigger("c", labels={"x": "1"})
+        await durably.trigger("b", labels={"x": "1", "y": "2"})
+        [event] = await take(stream, 1)
+    assert event.job == "b"
+
+
+async def test_a_cursor_continues_where_it_was_taken(durably: Durably) -> None:
+    await durably.trigger_many("job", range(10))
+    async with durably.events(after=0) as stream:
+        first = await take(stream, 4)
+    async with durably.events(after=first[-1].cursor) as stream:
+        rest = await take(stream, 6)
+        await durably.trigger("job")
+        [live] = await take(stream, 1)
+    assert ids([*first, *rest]) == sorted({*ids(first), *ids(rest)})
+    assert live.id == max(ids(rest)) + 1
+
+
+async def test_catching_up_beside_writers_neither_misses_nor_repeats(
+    durably: Durably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "PAGE", 7)
+    monkeypatch.setattr("durably.runtime.following.PAGE", 7)
+    await durably.trigger_many("job", range(50))
+    streams = [durably.events(after=0) for _ in range(3)]
+
+    async def write() -> None:
+        for number in range(50):
+            await durably.trigger("job", number)
+
+    results = await asyncio.gather(write(), *(take(stream, 100) for stream in streams))
+    for stream in streams:
+        await stream.aclose()
+    for got in results[1:]:
+        assert got is not None
+        assert sorted(ids(got)) == list(range(1, 101))
+
+
+async def test_a_slow_reader_is_detached_and_still_gets_everything_once(
+    durably: Durably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "BUFFER", 20)
+    async with durably.events() as slow, durably.events() as quick:
+        for _ in range(10):
+            await durably.trigger_many("job", range(10))
+            await take(quick, 10)
+        got = ids(await take(slow, 100))
+        await durably.trigger("job")
+        got += ids(await take(slow, 1))
+    assert got == list(range(1, 102))
+
+
+async def test_the_tail_ends_with_its_last_reader(durably: Durably) -> None:
+    async with durably.events():
+        [tail_task] = [task for task in asyncio.all_tasks() if task.get_name() == "durably-tail"]
+    await asyncio.wait_for(tail_task, 5)
+    async with durably.events() as stream:
+        await durably.trigger("job")
+        await take(stream, 1)
+
+
+async def test_closing_ends_readers_with_an_error(durably: Durably) -> None:
+    run = await durably.trigger("job")
+    async with durably.events() as stream:
+        reader = asyncio.ensure_future(take(stream, 1))
+        waiter = asyncio.ensure_future(durably.wait(run))
+        with pytest.raises(TimeoutError):
+            await durably.wait(run, timeout=0.2)
+        await durably.close()
+        for task in (reader, waiter):
+            with pytest.raises(UsageError, match="closed"):
+                await task
+
+
+async def test_the_events_of_a_run_come_in_order_and_end_with_it(durably: Durably) -> None:
+    run = await durably.trigger("job")
+    stream = durably.events(run=run)
+    assert (await take(stream, 1))[0].seq == 1
+    await durably.cancel(run)
+    assert [(event.seq, event.type) async for event in stream] == [(2, "run:cancel")]
+    assert [event.seq async for event in durably.events(run=run, after=1)] == [2]
+    assert [event.seq async for event in durably.events(run=run, after=2)] == []
+
+
+@pytest.fixture
+async def writer(postgres_url: str, durably: Durably) -> AsyncIterator[asyncpg.Connection]:
+    await durably.get_runs()
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+INSERT = """
+INSERT INTO durably.events (run_id, seq, type, job, created_at)
+VALUES (gen_random_uuid(), 1, 'run:trigger', $1, now())
+"""
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+async def test_an_event_that_commits_late_is_delivered_late_and_holds_nobody_up(
+    durably: Durably, writer: asyncpg.Connection
+) -> None:
+    async with durably.events() as stream:
+        late = writer.transaction()
+        await late.start()
+        await writer.execute(INSERT, "late")
+        await durably.trigger_many("job", range(3))
+        early = await take(stream, 3)
+        await late.commit()
+        [last] = await take(stream, 1)
+    assert [event.job for event in early] == ["job"] * 3
+    assert {event.cursor for event in early} == {0}
+    assert (last.job, last.id, last.cursor) == ("late", 1, 4)
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+async def test_a_reader_that_begins_beside_a_late_event_gets_it(durably: Durably, writer: asyncpg.Connection) -> None:
+    late = writer.transaction()
+    await late.start()
+    await writer.execute(INSERT, "late")
+    await durably.trigger_many("job", range(3))
+    async with durably.events() as fresh, durably.events(after=0) as old:
+        assert ids(await take(old, 3)) == [2, 3, 4]
+        await late.commit()
+        await durably.trigger("job")
+        assert ids(await take(old, 2)) == ids(await take(fresh, 2)) == [1, 5]
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+async def test_an_event_that_never_commits_is_given_up(durably: Durably, writer: asyncpg.Connection) -> None:
+    async with durably.events() as stream:
+        lost = writer.transaction()
+        await lost.start()
+        await writer.execute(INSERT, "lost")
+        await durably.trigger("job")
+        assert [event.cursor for event in await take(stream, 1)] == [0]
+        await lost.rollback()
+        cursor: int | None = 0
+        async with asyncio.timeout(20):
+            while cursor == 0:
+                await durably.trigger("job")
+                cursor = (await take(stream, 1))[0].cursor
+    assert cursor is not None
+    assert cursor > 2

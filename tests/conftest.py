@@ -1,0 +1,76 @@
+"""Fixtures for all tests. A missing PostgreSQL is an error, never a skip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from durably.environment import SystemEnvironment
+from durably.store.database import Database, open_database
+from tests.support.store import STORE_KINDS, TABLES, Store, StoreKind, fill
+from tools.postgres_server import PostgresServer, start_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give the server that a test process shares; a test that stops one starts its own."""
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Give a database of the test's own, empty."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def shared_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Give a migrated database that is emptied before each use."""
+
+    async def migrate() -> None:
+        database = open_database(url, environment=SystemEnvironment())
+        await database.open()
+        await database.close()
+
+    url = postgres_server.create_database()
+    asyncio.run(migrate())
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=STORE_KINDS)
+def store_kind(request: pytest.FixtureRequest) -> StoreKind:
+    """Say which database the test runs on: on every one, unless it is marked otherwise."""
+    kind: StoreKind = request.param
+    return kind
+
+
+@pytest.fixture
+def store_url(store_kind: StoreKind, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of a database of that kind."""
+    if store_kind == "postgres":
+        url: str = request.getfixturevalue("shared_postgres_url")
+        return url
+    return f"sqlite:///{tmp_path / 'store.db'}" if store_kind == "sqlite-file" else "sqlite:///:memory:"
+
+
+@pytest.fixture
+async def store(store_kind: StoreKind, store_url: str) -> AsyncIterator[Store]:
+    """Give an empty, open database with the words of `tests/support/store.py`."""
+    async with Store(store_kind, store_url) as opened:
+        if opened.is_postgres:
+            tables = ", ".join(f"{{{table}}}" for table in TABLES)
+            await opened.sql(fill(f"TRUNCATE {tables} RESTART IDENTITY", postgres=True))
+        yield opened
+
+
+@pytest.fixture
+def database(store: Store) -> Database:
+    """Give an empty, open database of each kind."""
+    return store.database

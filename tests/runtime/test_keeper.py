@@ -1,0 +1,170 @@
+"""The keeper: renewals, belief, cancels and locked rows, each on the real database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import pytest
+
+from durably.environment import SystemEnvironment, Thread
+from durably.jobs import job
+from durably.model import Lease, LeaseState, RunStatus, StoredRun
+from durably.runtime.context import Step
+from durably.runtime.keeper import Keeper
+from durably.runtime.settings import Settings
+from durably.runtime.tenure import Tenure
+from durably.store.leases import claim
+from tests.support.bench import Bench, eventually
+from tests.support.store import Store
+
+SHORT = timedelta(milliseconds=300)
+
+
+@job("kept")
+async def kept(step: Step) -> None:
+    return None
+
+
+class Holder:
+    """A claimed run, its tenure, and what the keeper said of it."""
+
+    def __init__(self, bench: Bench, run: StoredRun) -> None:
+        self.run = run
+        self.ended: list[LeaseState] = []
+        self.tenure = Tenure(
+            Lease(run.id, run.generation),
+            until=bench.environment.monotonic() + SHORT.total_seconds(),
+            environment=bench.environment,
+            ended=self.ended.append,
+        )
+
+
+class NoThreads(SystemEnvironment):
+    def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
+        raise RuntimeError(f"can't start new thread {name} for {target}")
+
+
+@pytest.fixture(params=["thread", "task"])
+async def keeper(bench: Bench, request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
+    environment = SystemEnvironment() if request.param == "thread" else NoThreads()
+    made = Keeper(bench.database, settings=Settings(lease=SHORT), environment=environment)
+    made.start()
+    yield made
+    await made.stop()
+
+
+async def hold(bench: Bench, keeper: Keeper, lease: timedelta = SHORT) -> Holder:
+    await bench.trigger(kept)
+    token = bench.environment.new_id()
+    [run] = await bench.database.run(claim(["kept"], limit=1, owner="me", token=token, lease=lease))
+    holder = Holder(bench, run)
+    keeper.hold(holder.tenure)
+    return holder
+
+
+async def test_leases_are_renewed_again_and_again(bench: Bench, keeper: Keeper) -> None:
+    holders = [await hold(bench, keeper) for _ in range(3)]
+    ends = [(await bench.run(holder.run)).lease_expires_at for holder in holders]
+
+    async def are_later() -> bool:
+        now = [(await bench.run(holder.run)).lease_expires_at for holder in holders]
+        return all(
+            new is not None and old is not None and new - old > SHORT for old, new in zip(ends, now, strict=True)
+        )
+
+    await eventually(are_later)
+    assert all(holder.tenure.is_certain and holder.ended == [] for holder in holders)
+
+
+async def test_a_cancel_and_a_lost_lease_are_told_apart(bench: Bench, keeper: Keeper) -> None:
+    cancelled, lost = await hold(bench, keeper), await hold(bench, keeper)
+    await bench.cancel(cancelled.run)
+    await bench.database.run(
+        claim([], limit=1, owner="x", token=bench.environment.new_id(), lease=SHORT)
+    )  # nothing; the next statement takes the other run away by hand
+    keeper.drop(lost.tenure)
+    stale = Holder(bench, lost.run)
+    stale.tenure.lease = Lease(lost.run.id, lost.run.generation - 1)
+    keeper.hold(stale.tenure)
+
+    await eventually(lambda: cancelled.ended == [LeaseState.CANCELLED] and stale.ended == [LeaseState.LOST])
+
+
+async def test_what_was_dropped_is_not_renewed(bench: Bench, keeper: Keeper, store: Store) -> None:
+    dropped, other = await hold(bench, keeper), await hold(bench, keeper)
+    keeper.drop(dropped.tenure)
+    await store.expire(dropped.run)
+    before = (await bench.run(dropped.run)).lease_expires_at
+    first = (await bench.run(other.run)).lease_expires_at
+
+    async def is_later() -> bool:
+        return (await bench.run(other.run)).lease_expires_at != first
+
+    await eventually(is_later)
+    assert (await bench.run(dropped.run)).lease_expires_at == before
+
+
+async def test_a_locked_row_delays_its_own_renewal_only(bench: Bench, keeper: Keeper, store: Store) -> None:
+    if not store.is_postgres:
+        pytest.skip("SQLite has no row locks")
+    locked, free = await hold(bench, keeper), await hold(bench, keeper)
+    connection = await store.connect()
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(f"SELECT 1 FROM durably.runs WHERE id = '{locked.run.id}' FOR UPDATE")
+
+    await eventually(lambda: not locked.tenure.is_certain)
+    await eventually(lambda: free.tenure.is_certain)
+    await transaction.rollback()
+    await eventually(lambda: locked.tenure.is_certain)
+    assert locked.ended == free.ended == []
+
+
+async def test_who_waits_for_certainty_goes_on_with_the_renewal(bench: Bench, keeper: Keeper) -> None:
+    holder = await hold(bench, keeper)
+    holder.tenure._until = 0.0  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the belief runs out
+    assert not holder.tenure.is_certain
+    async with asyncio.timeout(10):
+        await holder.tenure.certain()
+
+
+async def test_a_late_renewal_keeps_a_run_that_nobody_took(bench: Bench, keeper: Keeper, store: Store) -> None:
+    holder = await hold(bench, keeper)
+    await store.expire(holder.run)
+    holder.tenure._until = 0.0  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+    await eventually(lambda: holder.tenure.is_certain)
+    run = await bench.run(holder.run)
+    assert (run.status, run.generation, holder.ended) == (RunStatus.LEASED, holder.run.generation, [])
+
+
+async def test_it_stops_at_once_and_twice(bench: Bench) -> None:
+    keeper = Keeper(bench.database, settings=Settings(lease=timedelta(hours=1)), environment=bench.environment)
+    keeper.start()
+    await hold(bench, keeper, lease=timedelta(hours=1))
+    async with asyncio.timeout(3):
+        await keeper.stop()
+        await keeper.stop()
+
+
+async def test_a_loop_that_is_blocked_for_ten_leases_lets_its_runs_go(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not bench.database.is_shared:
+        pytest.skip("the keeper shares the connection")
+    monkeypatch.setattr("durably.runtime.watch.LEASES", 0.5)
+    monkeypatch.setattr("durably.runtime.watch.BLOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("durably.runtime.watch.ASK_SECONDS", 0.02)
+    keeper = Keeper(bench.database, settings=Settings(lease=SHORT), environment=bench.environment)
+    keeper.start()
+    holder = await hold(bench, keeper)
+    end = bench.environment.monotonic() + 1
+    with caplog.at_level(logging.WARNING):
+        while bench.environment.monotonic() < end and "let go" not in caplog.text:
+            pass
+    await eventually(lambda: holder.ended == [LeaseState.LOST])
+    assert "blocked" in caplog.text
+    assert "code outside of jobs" in caplog.text
+    await keeper.stop()

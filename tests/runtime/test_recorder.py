@@ -1,0 +1,211 @@
+"""The writes of one run: in order, each with a higher number, few."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from durably.model import (
+    DraftEvent,
+    Ending,
+    EventType,
+    Lease,
+    LogEntry,
+    Progress,
+    RunStatus,
+    RunWrite,
+    StepRecord,
+    StepStatus,
+    Verdict,
+)
+from durably.runtime.recorder import MAX_ENTRIES, MAX_WAITING_LOGS, Entry, Recorder
+from tests.support.bench import eventually
+
+AT = datetime(2024, 1, 1, tzinfo=UTC)
+COMPLETED = Ending(status=RunStatus.COMPLETED, output_json="1")
+
+
+class Book:
+    """What a recorder wrote; `answers` are the verdicts or errors of the next writes."""
+
+    def __init__(self) -> None:
+        self.writes: list[RunWrite] = []
+        self.announced: list[str] = []
+        self.failed: list[Exception] = []
+        self.refusals = 0
+        self.answers: list[Verdict | Exception] = []
+        self.held: asyncio.Future[None] | None = None
+        self.recorder = Recorder(
+            self._store,
+            Lease("r", 1),
+            concurrency_key="k",
+            announce=lambda entry: self.announced.append(entry.event.type),
+            refused=self._refused,
+            failed=self.failed.append,
+        )
+
+    async def _store(self, write: RunWrite) -> Verdict:
+        self.writes.append(write)
+        if self.held is not None:
+            await asyncio.shield(self.held)
+        answer = self.answers.pop(0) if self.answers else Verdict.STORED
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _refused(self) -> None:
+        self.refusals += 1
+
+    def shape(self) -> list[tuple[int, list[str], int]]:
+        return [(write.number, [event.type for event in write.events], len(write.steps)) for write in self.writes]
+
+
+def start(name: str = "s") -> Entry:
+    return Entry(DraftEvent(type=EventType.STEP_START, at=AT, step=name))
+
+
+def line(text: str = "x") -> Entry:
+    return Entry(DraftEvent(type=EventType.LOG_WRITE, at=AT, log=LogEntry(level="info", message=text)))
+
+
+def progress(current: int) -> Entry:
+    event = DraftEvent(type=EventType.RUN_PROGRESS, at=AT, payload_json=f'{{"current":{current}}}')
+    return Entry(event, progress=Progress(current=current))
+
+
+def done(name: str = "s", status: StepStatus = StepStatus.COMPLETED) -> Entry:
+    record = StepRecord(
+        run_id="r", name=name, position=0, status=status, output_json="1", error=None, generation=1, started_at=AT,
+        completed_at=AT,
+    )  # fmt: skip
+    return Entry(DraftEvent(type=EventType.STEP_COMPLETE, at=AT, step=name), step=record)
+
+
+async def test_what_is_not_awaited_rides_on_the_next_write() -> None:
+    book = Book()
+    book.recorder.add(start())
+    book.recorder.add(line())
+    assert await book.recorder.store(done()) is Verdict.STORED
+    assert book.shape() == [(1, ["step:start", "log:write", "step:complete"], 1)]
+    assert book.announced == ["step:start", "log:write", "step:complete"]
+
+
+async def test_it_goes_on_its_own_when_nothing_follows() -> None:
+    book = Book()
+    book.recorder.add(start())
+    await eventually(lambda: bool(book.writes))
+    assert book.shape() == [(1, ["step:start"], 0)]
+
+
+async def test_parallel_steps_share_a_write_and_one_write_is_under_way_at_a_time() -> None:
+    book = Book()
+    book.held = asyncio.get_running_loop().create_future()
+    first = book.recorder.store(done("a"))
+    await asyncio.sleep(0)
+    others = [book.recorder.store(done(name)) for name in "bcd"]
+    await asyncio.sleep(0)
+    assert len(book.writes) == 1
+    book.held.set_result(None)
+    assert await asyncio.gather(first, *others) == [Verdict.STORED] * 4
+    assert [write.number for write in book.writes] == [1, 2]
+    assert [step.name for step in book.writes[1].steps] == ["b", "c", "d"]
+
+
+async def test_progress_is_coalesced_to_the_last_value() -> None:
+    book = Book()
+    for current in range(5):
+        book.recorder.add(progress(current))
+    assert await book.recorder.end(COMPLETED) is Verdict.STORED
+    [write] = book.writes
+    assert [event.payload_json for event in write.events] == ['{"current":4}']
+    assert write.progress == Progress(current=4)
+    assert write.ending == COMPLETED
+
+
+async def test_progress_after_a_write_is_a_new_one() -> None:
+    book = Book()
+    book.recorder.add(progress(1))
+    await book.recorder.store(done())
+    book.recorder.add(progress(2))
+    await book.recorder.end(COMPLETED)
+    assert [write.progress and write.progress.current for write in book.writes] == [1, 2]
+
+
+async def test_the_end_waits_for_the_write_under_way_and_comes_last() -> None:
+    book = Book()
+    book.held = asyncio.get_running_loop().create_future()
+    stored = book.recorder.store(done())
+    await asyncio.sleep(0)
+    book.recorder.add(line())
+    ending = asyncio.create_task(book.recorder.end(COMPLETED))
+    await asyncio.sleep(0)
+    book.held.set_result(None)
+    assert [await stored, await ending] == [Verdict.STORED, Verdict.STORED]
+    assert book.shape() == [(1, ["step:complete"], 1), (2, ["log:write"], 0)]
+
+
+async def test_a_step_that_failed_and_ran_again_is_one_row() -> None:
+    book = Book()
+    book.recorder.add(done(status=StepStatus.FAILED))
+    await book.recorder.store(done())
+    [write] = book.writes
+    assert [step.status for step in write.steps] == [StepStatus.COMPLETED]
+    assert len(write.events) == 2
+
+
+async def test_a_refused_write_tells_everybody_and_nothing_is_written_after_it() -> None:
+    book = Book()
+    book.answers = [Verdict.REFUSED]
+    assert await book.recorder.store(done()) is Verdict.REFUSED
+    book.recorder.add(line())
+    assert await book.recorder.store(done("t")) is Verdict.REFUSED
+    assert await book.recorder.end(COMPLETED) is Verdict.REFUSED
+    assert (len(book.writes), book.refusals, book.announced) == (1, 1, [])
+
+
+async def test_a_refused_end_is_told_to_its_author_alone() -> None:
+    book = Book()
+    book.answers = [Verdict.REFUSED]
+    assert await book.recorder.end(COMPLETED) is Verdict.REFUSED
+    assert book.refusals == 0
+
+
+async def test_an_error_reaches_who_waits_and_its_number_is_not_used_again() -> None:
+    book = Book()
+    book.answers = [ValueError("bad row")]
+    with pytest.raises(ValueError, match="bad row"):
+        await book.recorder.store(done())
+    await book.recorder.store(done("t"))
+    assert [write.number for write in book.writes] == [1, 2]
+    assert [str(error) for error in book.failed] == ["bad row"]
+
+
+async def test_an_error_of_what_nobody_waits_for_is_reported() -> None:
+    book = Book()
+    book.answers = [ValueError("bad line")]
+    book.recorder.add(line())
+    await eventually(lambda: bool(book.failed))
+    assert await book.recorder.end(COMPLETED) is Verdict.STORED
+
+
+async def test_a_flood_of_lines_is_written_in_pieces_and_what_is_dropped_is_counted() -> None:
+    book = Book()
+    for number in range(MAX_WAITING_LOGS + 7):
+        book.recorder.add(line(str(number)))
+    await book.recorder.end(COMPLETED)
+    assert max(len(write.events) for write in book.writes) <= MAX_ENTRIES + 1
+    assert [write.number for write in book.writes] == list(range(1, len(book.writes) + 1))
+    logs = [event.log.message for write in book.writes for event in write.events if event.log is not None]
+    assert len(logs) == MAX_WAITING_LOGS + 1
+    assert sum(text.startswith("7 log lines were dropped") for text in logs) == 1
+
+
+async def test_discarding_gives_up_a_write_under_way() -> None:
+    book = Book()
+    book.held = asyncio.get_running_loop().create_future()
+    stored = book.recorder.store(done())
+    await asyncio.sleep(0)
+    await book.recorder.discard()
+    assert stored.cancelled()
