@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -14,6 +14,7 @@ from durably.model import RunStatus
 from durably.runtime.context import Step
 from durably.store.engine import Engine
 from durably.store.leases import claim_expired
+from durably.store.operation import Statement
 from tests.support.bench import Bench, Gate, eventually
 from tests.support.faults import FaultyEngine
 from tests.support.store import Store
@@ -36,7 +37,7 @@ async def three(step: Step) -> list[str]:
 
 
 @pytest.fixture
-async def faulty(store: Store) -> AsyncIterator[tuple[FaultyEngine, Bench]]:
+async def faulty(store: Store) -> tuple[FaultyEngine, Bench]:
     """Give an engine that can be broken, and a bench on it."""
     engines: list[FaultyEngine] = []
 
@@ -45,7 +46,8 @@ async def faulty(store: Store) -> AsyncIterator[tuple[FaultyEngine, Bench]]:
         return engines[0]
 
     calls.clear()
-    yield engines[0] if (database := await store.through(wrap)) is None else engines[0], Bench(database)
+    database = await store.through(wrap)
+    return engines[0], Bench(database)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -56,7 +58,11 @@ async def test_any_lost_transaction_is_repeated_and_changes_nothing(
     engine, bench = faulty
     run = await bench.trigger(three)
     start = engine.count
-    setattr(engine, moment, lambda count, _: count == start + number)
+
+    def is_lost(count: int, _: Sequence[Statement]) -> bool:
+        return count == start + number
+
+    setattr(engine, moment, is_lost)
 
     async with bench.worker(three):
         run = await bench.until(run)
@@ -78,7 +84,7 @@ async def test_success_is_stored_when_the_database_comes_back(faulty: tuple[Faul
     gate = Gate()
 
     @job("gated")
-    async def gated(step: Step) -> str:
+    async def gated(_step: Step) -> str:
         await gate.wait()
         return "done"
 
@@ -146,7 +152,7 @@ async def test_an_outage_is_reported_with_growing_pauses_and_work_goes_on_after_
 async def test_a_claim_in_doubt_is_read_back(
     faulty: tuple[FaultyEngine, Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("durably.runtime.claims.CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr("durably.runtime.claims.CLAIM_SECONDS", 1.0)
     engine, bench = faulty
     lost: list[int] = []
 
@@ -180,7 +186,7 @@ async def test_a_worker_that_stops_does_not_wait_for_a_database_for_ever(faulty:
     gate = Gate()
 
     @job("gated")
-    async def gated(step: Step) -> None:
+    async def gated(_step: Step) -> None:
         await gate.wait()
 
     run = await bench.trigger(gated)

@@ -166,9 +166,13 @@ async def test_a_lost_lease_is_learned_at_the_next_write_and_nothing_of_it_is_st
 async def test_stop_hands_runs_back_at_once_and_that_is_no_crash_and_no_attempt(bench: Bench) -> None:
     gate, seen = Gate(), list[str]()
 
+    def note(text: str) -> int:
+        seen.append(text)
+        return 1
+
     @job("handed")
     async def handed(step: Step) -> int:
-        first = await step.run("first", lambda: seen.append("first") or 1, returns=int)
+        first = await step.run("first", note, "first")
         await step.run("slow", gate.wait)
         return first
 
@@ -241,7 +245,7 @@ async def test_a_value_returned_in_spite_of_the_stop_completes_the_run(bench: Be
     gate = Gate()
 
     @job("returns")
-    async def returns(step: Step) -> str:
+    async def returns(_step: Step) -> str:
         with suppress(asyncio.CancelledError):
             await gate.wait()
         return "in spite"
@@ -259,7 +263,7 @@ async def test_an_error_caused_by_the_stop_is_no_failure(bench: Bench) -> None:
     gate = Gate()
 
     @job("clumsy")
-    async def clumsy(step: Step) -> None:
+    async def clumsy(_step: Step) -> None:
         try:
             await gate.wait()
         except asyncio.CancelledError as error:
@@ -278,7 +282,7 @@ async def test_a_cancelled_block_hands_runs_back(bench: Bench) -> None:
     gate = Gate()
 
     @job("block")
-    async def block(step: Step) -> None:
+    async def block(_step: Step) -> None:
         await gate.wait()
 
     async def work() -> None:
@@ -300,7 +304,7 @@ async def test_cancelling_a_single_execution_hands_its_run_back(bench: Bench, ho
     gate = Gate()
 
     @job("single")
-    async def single(step: Step) -> None:
+    async def single(_step: Step) -> None:
         await gate.wait()
 
     run = await bench.trigger(single)

@@ -51,5 +51,7 @@ def test_a_keyboard_interrupt_hands_the_run_back_and_goes_on(tmp_path: Path, whi
     with sqlite3.connect(tmp_path / "k.db") as connection:
         [row] = connection.execute("SELECT status, attempt, crashes FROM durably_runs").fetchall()
         assert row == ("pending", 0, 0)
-        assert connection.execute("SELECT name FROM durably_steps WHERE status = 'completed'").fetchall() == [("first",)]
+        assert connection.execute("SELECT name FROM durably_steps WHERE status = 'completed'").fetchall() == [
+            ("first",)
+        ]
     connection.close()

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import threading
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,10 @@ async def read(name: str) -> Row:
     return Row(name, ("a", "b"))
 
 
+def returns_awaitable(name: str) -> Awaitable[Row]:
+    return read(name)
+
+
 def count(row: Row) -> int:
     calls.append(f"count {row.name}")
     return len(row.tags)
@@ -48,6 +53,14 @@ async def break_once(marker: str) -> str:
     if calls.count(marker) == 1:
         raise LookupError(marker)
     return marker
+
+
+def without_duration(payload: Any) -> Any:
+    """The store measures it on its own."""
+    if payload is None:
+        return None
+    assert payload.pop("durationMs", 0) >= 0
+    return payload
 
 
 async def test_a_step_returns_the_same_value_on_replay_and_is_executed_once(bench: Bench) -> None:
@@ -93,9 +106,7 @@ async def test_the_events_of_a_run_tell_its_story_in_order(bench: Bench) -> None
     stored = [json.loads(event.payload_json or "null") for event in (await bench.events(run))[1:]]
     heard = [json.loads(event.payload_json or "null") for event in bench.heard]
     for one, other in zip(stored, heard, strict=True):
-        if isinstance(one, dict) and "durationMs" in one:
-            assert one.pop("durationMs") == pytest.approx(other.pop("durationMs"), abs=1)
-        assert one == other
+        assert without_duration(one) == without_duration(other)
 
 
 async def test_two_steps_of_one_name_are_an_error_and_keys_tell_them_apart(bench: Bench) -> None:
@@ -205,7 +216,7 @@ async def test_returns_names_the_type_where_there_is_no_annotation(bench: Bench)
         row = await step.run("row", lambda: Row("r", ("t",)), returns=Row)
         part = await step.run("part", functools.partial(read, "p"))
         made = await step.run("made", Row, "m", ("x",))
-        later = await step.run("later", lambda: read("l"), returns=Row)
+        later = await step.run("later", returns_awaitable, "l")
         return [type(value) for value in (row, part, made, later)] == [Row] * 4
 
     assert (await bench.execute(typed)).output_json == "true"
@@ -258,7 +269,7 @@ async def test_a_log_line_keeps_its_level_data_and_exception_and_never_fails_the
         step.log.info("NUL \0 and \ud800")
         step.log.debug("not stored")
         try:
-            raise ValueError("boom")
+            int("boom")
         except ValueError:
             step.log.exception("it broke")
 
@@ -271,7 +282,7 @@ async def test_a_log_line_keeps_its_level_data_and_exception_and_never_fails_the
     assert second.message == "bad %d ('format',)"
     assert third.message.startswith("NUL ")
     assert last.level == "error"
-    assert "ValueError: boom" in (last.data_json or "")
+    assert "ValueError: invalid literal" in (last.data_json or "")
 
 
 async def test_a_step_knows_its_run_and_a_key_for_the_outside_world(bench: Bench) -> None:
@@ -306,9 +317,9 @@ async def test_a_def_job_runs_in_a_thread_and_so_do_its_steps(bench: Bench) -> N
         row = step.run("first", lambda: Row(input, ()), returns=Row)
         step.log.info("a line")
         step.progress(1)
-        same = step.run("where", lambda: threading.get_ident()) == threading.get_ident()
+        same = step.run("where", threading.get_ident) == threading.get_ident()
         with pytest.raises(UsageError, match="async function"):
-            step.run("async", read, "x")
+            step.run("async", read, "x").close()
         with pytest.raises(ValueError, match="boom"):
             step.run("boom", int, "boom")
         with pytest.raises(DuplicateStep):
@@ -395,9 +406,14 @@ async def test_a_step_left_behind_by_a_failed_gather_is_cancelled_before_the_run
 async def test_a_step_whose_store_was_cancelled_is_replayed_when_asked_for_again(bench: Bench) -> None:
     @job("late")
     async def late(step: Step) -> list[str]:
-        task = asyncio.create_task(step.run("read", read, "r"))
-        while "step:complete" not in {event.type for event in bench.heard} and calls == []:
-            await asyncio.sleep(0)
+        under_way = asyncio.Event()
+
+        async def signal(name: str) -> Row:
+            under_way.set()
+            return await read(name)
+
+        task = asyncio.create_task(step.run("read", signal, "r"))
+        await under_way.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -36,7 +36,7 @@ class App:
     """A Durably, open, on an empty database."""
 
     def __init__(self, kind: StoreKind, url: str, durably: Durably, stack: AsyncExitStack) -> None:
-        self.kind = kind
+        self.kind: StoreKind = kind
         self.url = url
         self.durably = durably
         self._stack = stack
@@ -151,17 +151,18 @@ class App:
 
 def make_durably(url: str, *, wrap: Wrap | None = None, **settings: Any) -> Durably:
     """A Durably that polls quickly; `wrap` puts an engine of the test's around the real one."""
-    durably = Durably(url, **({"poll_interval": SOON} | settings))
+    options: dict[str, Any] = {"poll_interval": SOON} | settings
+    durably = Durably(url, **options)
     if wrap is not None:
         sessions: Any = durably._sessions  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - faults come from below the API
-        make = sessions._make  # noqa: SLF001 - as above
+        make = sessions._make
 
         def wrapped() -> Any:
             database = make()
             database._engine = wrap(database._engine)  # noqa: SLF001 - as above
             return database
 
-        sessions._make = wrapped  # noqa: SLF001 - as above
+        sessions._make = wrapped
     return durably
 
 

@@ -41,7 +41,8 @@ class Bench:
         **changes: Any,
     ) -> Worker:
         """A worker with quick polling; `changes` are fields of its Settings."""
-        settings = settings or Settings(**({"lease": LEASE, "poll_interval": SOON} | changes))
+        fields: dict[str, Any] = {"lease": LEASE, "poll_interval": SOON, **changes}
+        settings = settings or Settings(**fields)
         return Worker(
             lambda: nullcontext(database or self.database),
             Registry(jobs),

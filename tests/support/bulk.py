@@ -13,6 +13,7 @@ from typing import Any
 from durably.model import (
     Change,
     EventType,
+    IfPending,
     Lease,
     NewRun,
     RunFilter,
@@ -27,6 +28,7 @@ from durably.store.operation import Operation
 from tests.support.store import AT, LEASE, a_checkpoint, an_end, an_event, fill
 
 MANY = 20_000
+IF_PENDING: tuple[IfPending, ...] = ("skip", "replace", "reject", "queue")
 JOBS = tuple(f"job-{place}" for place in range(20))
 
 _NUMBERS = "WITH RECURSIVE n (i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
@@ -51,12 +53,25 @@ def groups(many: int) -> list[Group]:
         Group("unserved", many, "'unserved'", "pending", {"labels": "{label}"}),
         Group("behind", many, "'job-1'", "pending", {"concurrency_key": "'busy'", "hold": "'key'"}),
         Group("later", many, "'job-2'", "pending", {"available_at": "{later}", "hold": "'time'"}),
-        Group("failed", 50, "'job-3'", "failed", {"completed_at": "{now}", "error": "'{{\"type\":\"E\",\"message\":\"m\"}}'"}),
+        Group(
+            "failed", 50, "'job-3'", "failed", {"completed_at": "{now}", "error": '\'{{"type":"E","message":"m"}}\''}
+        ),
         Group("leased", 100, "'job-' || (i % 20)", "leased", {"generation": "1", "lease_expires_at": "{later}"}),
         Group("expired", 20, "'job-4'", "leased", {"generation": "1", "lease_expires_at": "{early}"}),
         Group("claimable", 200, "'job-' || (i % 20)", "pending", {}),
         Group("due", 20, "'job-5'", "pending", {"available_at": "{early}", "hold": "'time'"}),
-        Group("slots", 20, "'job-6'", "leased", {"generation": "1", "lease_expires_at": "{later}", "concurrency_key": "'key-' || (i % 20)", "slot": "{true}"}),
+        Group(
+            "slots",
+            20,
+            "'job-6'",
+            "leased",
+            {
+                "generation": "1",
+                "lease_expires_at": "{later}",
+                "concurrency_key": "'key-' || (i % 20)",
+                "slot": "{true}",
+            },
+        ),
         Group("old", 20, "'job-7'", "completed", {"completed_at": "{early}"}),
         Group("rare", 5, "'job-8'", "pending", {"labels": "{rare}", "concurrency_key": "'rare'", "slot": "{true}"}),
     ]
@@ -98,7 +113,10 @@ def statements(many: int, *, postgres: bool) -> list[str]:
     columns = "run_id, seq, level, message, created_at"
     made.append(f"INSERT INTO {{logs}} ({columns}) {numbers} SELECT {{id}}, 3, 'info', 'm', {{now}} FROM n")
     numbers = _NUMBERS.replace("{first}", "0").replace("{last}", "499")
-    made.append(f"INSERT INTO {{concurrency_keys}} (key, active) {numbers} SELECT 'key-' || i, CASE WHEN i < 20 THEN 1 ELSE 0 END FROM n")
+    made.append(
+        f"INSERT INTO {{concurrency_keys}} (key, active) {numbers}"
+        " SELECT 'key-' || i, CASE WHEN i < 20 THEN 1 ELSE 0 END FROM n"
+    )
     made.append("INSERT INTO {concurrency_keys} (key, active) VALUES ('busy', 1)")
     made.append("INSERT INTO {concurrency_keys} (key, active, \"limit\") VALUES ('rare', 5, 5)")
     return [fill(_dialect(text, postgres=postgres), postgres=postgres) for text in made]
@@ -144,13 +162,17 @@ def operations(many: int, new_id: str) -> dict[str, Operation[Any]]:
 
     expired = [_stored(each) for each in some("expired", 10)]
     leased = [_stored(each) for each in some("leased", 50)]
-    slots = [_stored(each, f"key-{(number_of('slots', many) + place) % 20}") for place, each in enumerate(some("slots", 10))]
-    claim = {"limit": 10, "owner": "me", "token": new_id, "lease": LEASE}
+    slots = [
+        _stored(each, f"key-{(number_of('slots', many) + place) % 20}") for place, each in enumerate(some("slots", 10))
+    ]
+    claim: dict[str, Any] = {"limit": 10, "owner": "me", "token": new_id, "lease": LEASE}
     page = {"statuses": (RunStatus.PENDING,), "before": run_id(number_of("rare", many) + 3)}
     plain = [replace(_new(), id=_fresh(place)) for place in range(50)]
     keyed = [
-        replace(_new(), id=_fresh(100 + place), concurrency_key=f"key-{place}", idempotency_key=f"i{place}", if_pending=kind)
-        for place, kind in enumerate(("skip", "replace", "reject", "queue"))
+        replace(
+            _new(), id=_fresh(100 + place), concurrency_key=f"key-{place}", idempotency_key=f"i{place}", if_pending=kind
+        )
+        for place, kind in enumerate(IF_PENDING)
     ]
     busy = replace(_new("job-1"), id=_fresh(200), concurrency_key="busy", if_pending="skip")
     retriggered = runs.retrigger(replace(_new(), id=_fresh(300)), source_id=some("failed", 1)[0], from_step="a")
@@ -185,11 +207,15 @@ def operations(many: int, new_id: str) -> dict[str, Operation[Any]]:
         "feed with gaps": events.feed(after=3 * many, gaps=(5, 7, 3 * many - 1, 10**9), limit=100),
         "last_event_id": events.last_event_id(),
         "cancel": actions.cancel.build(changes("claimable")),
-        "cancel of slots": actions.cancel.build([Change(run_id=run.id, concurrency_key=run.concurrency_key, token=new_id) for run in slots]),
+        "cancel of slots": actions.cancel.build(
+            [Change(run_id=run.id, concurrency_key=run.concurrency_key, token=new_id) for run in slots]
+        ),
         "resume": actions.resume.build(changes("failed")),
         "delete": actions.delete.build(changes("finished")),
         "purge_runs": actions.purge_runs(older_than=timedelta(hours=12), status=RunStatus.COMPLETED, limit=10),
-        "purge_runs, nothing old": actions.purge_runs(older_than=timedelta(days=9), status=RunStatus.COMPLETED, limit=10),
+        "purge_runs, nothing old": actions.purge_runs(
+            older_than=timedelta(days=9), status=RunStatus.COMPLETED, limit=10
+        ),
         "purge_events": events.purge_events(older_than=timedelta(seconds=-1), limit=20),
         "set_limit": keys.set_limit("busy", 3),
         "audit_keys": keys.audit_keys(["busy", "key-1", "key-2"]),

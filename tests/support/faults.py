@@ -11,7 +11,7 @@ from durably.store.operation import Rows, Statement, Wake
 
 
 class FaultyEngine:
-    """Wraps an engine; `before` and `after` say of a transaction's number (from 1) and statements whether it is lost."""
+    """Wraps an engine; `before` and `after` say of a transaction, by number (from 1) and content, if it is lost."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -65,9 +65,10 @@ class WorkerProcess:
         """Send a signal."""
         self._process.send_signal(number)
 
-    def freeze(self) -> None:
-        """Stop it where it is, as a suspended machine does."""
+    async def freeze(self) -> None:
+        """Stop it where it is, as a suspended machine does. Returns when none of its threads runs any more."""
         self.send(signal.SIGSTOP)
+        await until(self._is_stopped, f"the stop of worker {self.pid}")
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -93,6 +94,10 @@ class WorkerProcess:
     def story(self) -> str:
         """What it said, for messages."""
         return f"worker {self.pid} ({self._process.returncode}):\n  " + "\n  ".join(self.lines[-60:])
+
+    async def _is_stopped(self) -> bool:
+        pid, status = os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG)
+        return pid != 0 and os.WIFSTOPPED(status)
 
     def _has_ended(self) -> bool:
         return self._reading.done() and self._process.returncode is not None

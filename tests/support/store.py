@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -69,7 +69,7 @@ class Store:
         self._stack = AsyncExitStack()
         self._admin: Any = None
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Self:
         await self.database.open()
         self._stack.push_async_callback(self.database.close)
         return self
@@ -127,8 +127,9 @@ class Store:
             return [dict(row) for row in await (await self._admin_connection()).fetch(text)]
         if self.kind == "sqlite-file":
             return await asyncio.to_thread(_file_sql, parse_url(self.url).location, text)
-        writer: Any = self.database._engine._writer  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType] - the only connection
-        found: list[Any] = await writer.call(lambda: writer._raw.execute(text).fetchall())  # noqa: SLF001 - the only connection
+        writer = private(inner_engine(self.database), "_writer")  # the only connection there is
+        raw: sqlite3.Connection = private(writer, "_raw")
+        found: list[sqlite3.Row] = await writer.call(lambda: raw.execute(text).fetchall())
         return [dict(row) for row in found]
 
     async def value(self, text: str) -> Any:
@@ -293,6 +294,17 @@ def fill(text: str, *, postgres: bool) -> str:
     return catalogue.fill_tables(text, f'"{SCHEMA}".' if postgres else "durably_")
 
 
+def inner_engine(database: Database) -> Any:
+    """The engine under a database: rows before they are decoded, sessions, settings."""
+    return private(database, "_engine")
+
+
+def private(owner: object, name: str) -> Any:
+    """What no operation shows: for looking at rows, plans and connections as they are."""
+    value: Any = vars(owner)[name]
+    return value
+
+
 def _file_sql(path: str, text: str) -> list[Row]:
     raw = sqlite3.connect(path, isolation_level=None, timeout=10)
     try:
@@ -327,8 +339,8 @@ def a_failed_step(run: StoredRun, name: str = "step", position: int = 0) -> Step
     return a_step(run, name, position, status=StepStatus.FAILED, error=RunError(type="ValueError", message="no"))
 
 
-def an_event(type: EventType = EventType.STEP_START, step: str | None = "step", **fields: Any) -> DraftEvent:
-    return DraftEvent(type=type, at=AT, step=step, **fields)
+def an_event(kind: EventType = EventType.STEP_START, step: str | None = "step", **fields: Any) -> DraftEvent:
+    return DraftEvent(type=kind, at=AT, step=step, **fields)
 
 
 def a_log(message: str, step: str | None = "step", data: str | None = None) -> DraftEvent:
@@ -376,7 +388,7 @@ async def run_on(connection: Any, store: Store, operation: Operation[T]) -> T:
     rows: list[Any] = []
     for statement in operation.plan():
         for sql, arguments in engine._bind(statement):  # noqa: SLF001 - the engine's own binding
-            rows.append(await connection.fetch(sql, *arguments))  # noqa: PERF401 - awaited one by one
+            rows.append(await connection.fetch(sql, *arguments))
     return operation.result(rows)
 
 
@@ -387,4 +399,4 @@ async def wait_until_blocked(store: Store, holder: Any) -> None:
         " AND clock_timestamp() - query_start > interval '120 ms'"
     )
     while not await store.sql(sql):  # bounded by the test's timeout
-        await asyncio.sleep(0)
+        pass

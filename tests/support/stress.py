@@ -28,7 +28,7 @@ JOBS = ("a", "b")
 KEYS = ("one", "two", "three")
 LIMITS: Mapping[str, int] = {"one": 1, "two": 1, "three": 3}
 MARKER = "done producing"
-PRODUCERS, WORKERS = 3, 4
+PRODUCERS, WORKERS = 3, 3
 
 
 class Stress:
@@ -97,13 +97,13 @@ class Stress:
             else:
                 self.woken.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.woken.wait(), 0.02)
+                    await asyncio.wait_for(self.woken.wait(), 0.05)
             if place == 0 and self.rng.random() < 0.05:
                 await self.database.run(keys.set_limit("three", self.rng.choice((0, 1, 2, 3))))
                 await self.database.run(keys.set_limit("three", 3))
 
     async def _claim(self) -> list[StoredRun]:
-        options = {"owner": f"process {self.seed}", "token": self.environment.new_id()}
+        options: dict[str, Any] = {"owner": f"process {self.seed}", "token": self.environment.new_id()}
         lease = EXPIRED if self.rng.random() < 0.1 else LEASE
         limit = self.rng.randint(1, 6)
         fresh = await self.database.run(leases.claim(JOBS, limit=limit, lease=lease, **options), lane=Lane.FAST)
@@ -146,14 +146,18 @@ class Stress:
 
 _SQLITE_AUDIT = (
     "CREATE TABLE audit (n INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, before TEXT, after TEXT)",
-    "CREATE TRIGGER audit AFTER UPDATE OF status ON {runs} WHEN new.concurrency_key IS NOT NULL"
-    " BEGIN INSERT INTO audit (key, before, after) VALUES (new.concurrency_key, old.status, new.status); END",
+    (
+        "CREATE TRIGGER audit AFTER UPDATE OF status ON {runs} WHEN new.concurrency_key IS NOT NULL"
+        " BEGIN INSERT INTO audit (key, before, after) VALUES (new.concurrency_key, old.status, new.status); END"
+    ),
 )
 _POSTGRES_AUDIT = (
     "CREATE TABLE audit (n bigserial PRIMARY KEY, key text, before text, after text)",
-    "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF new.concurrency_key IS NOT NULL THEN"
-    " INSERT INTO public.audit (key, before, after) VALUES (new.concurrency_key, old.status, new.status);"
-    " END IF; RETURN NULL; END $$",
+    (
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF new.concurrency_key IS NOT NULL THEN"
+        " INSERT INTO public.audit (key, before, after) VALUES (new.concurrency_key, old.status, new.status);"
+        " END IF; RETURN NULL; END $$"
+    ),
     "CREATE TRIGGER audit AFTER UPDATE OF status ON {runs} FOR EACH ROW EXECUTE FUNCTION audit()",
 )
 
@@ -182,8 +186,10 @@ FAULTS: Mapping[str, str] = {
     "stuck": "SELECT id FROM {runs} WHERE status IN ('pending', 'leased') AND job <> 'done producing'",
     "slots left": "SELECT key FROM {concurrency_keys} WHERE active <> 0",
     "slots on rows": "SELECT id FROM {runs} WHERE slot",
-    "doubled keys": "SELECT job, idempotency_key FROM {runs} WHERE idempotency_key IS NOT NULL"
-    " GROUP BY job, idempotency_key HAVING count(*) > 1",
+    "doubled keys": (
+        "SELECT job, idempotency_key FROM {runs} WHERE idempotency_key IS NOT NULL"
+        " GROUP BY job, idempotency_key HAVING count(*) > 1"
+    ),
     "two ends": "SELECT e.run_id FROM {events} e GROUP BY e.run_id HAVING"
     " sum(CASE WHEN e.type IN ('run:complete', 'run:cancel') THEN 1 ELSE 0 END) > 1",
     "leases without an event": "SELECT r.id FROM {runs} r WHERE r.generation <>"

@@ -59,7 +59,7 @@ class Acts(Core):
 
     async def purge_runs(self, *, older_than: timedelta, statuses: str | Iterable[str] = _ENDED) -> int:
         """Delete the runs that ended longer ago than that, in any of these statuses. Returns how many went."""
-        checked = check_statuses(statuses)
+        checked = check_statuses(statuses, field="statuses")
         age = check_delay(older_than, field="older_than")
         return await purge(await self._database(), older_than=age, statuses=checked)
 

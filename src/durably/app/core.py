@@ -40,7 +40,7 @@ class Core:
 
     def _target(self, job: Target[Any, Any] | str) -> Target[Any, Any] | str:
         """Replace the name of a job by the job, where a worker of this Durably has it."""
-        if isinstance(job, Target):
+        if not isinstance(job, str):
             return job
         found = (registry.get(job) for registry in self._registries)
         return next((known for known in found if known is not None), job)

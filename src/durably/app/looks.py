@@ -137,7 +137,7 @@ class Looks(Core):
             statuses=check_statuses(status),
             labels={} if labels is None else check_labels(labels),
             concurrency_key=None if concurrency_key is None else check_key(concurrency_key, field="concurrency_key"),
-            before=None if before is None else check_run_id(before),
+            before=None if before is None else check_run_id(before, field="before"),
             limit=check_page(limit),
         )
         found = await (await self._database()).read(store_runs.list_runs(which))

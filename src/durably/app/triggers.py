@@ -8,10 +8,10 @@ from typing import Any, TypeVar, Unpack, overload
 from durably.app.core import Core
 from durably.errors import RunNotFound
 from durably.jobs import Target, TriggerOptions, build_run
-from durably.model import Disposition, Enqueued, EventType, NewRun, Run, StoredRun
+from durably.model import Disposition, Enqueued, EventType, NewRun, Run, RunTypes, StoredRun
 from durably.runtime.again import build_again, store_again
 from durably.runtime.bulk import TriggerItem, build_runs, store_all
-from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, types_of
+from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, types_in, types_of
 from durably.runtime.trigger import TriggerKeywords, check_conflict
 from durably.store import runs as store_runs
 
@@ -99,11 +99,12 @@ class Triggers(Core):
         source = await database.read(store_runs.get_run(source_id))
         if source is None:
             raise RunNotFound(source_id)
+        old_types: RunTypes[Any] = run.types if isinstance(run, Run) else PLAIN_TYPES
+        types = old_types if job is None else types_in(job, source)
         target = self._target(source.job) if job is None else job
         new = build_again(target, source, id=self._environment.new_id(), max_bytes=self._settings.max_value_bytes)
         enqueued = await store_again(database, new, source_id=source_id, from_step=from_step)
         self._announce_trigger(enqueued)
-        types = run.types if isinstance(run, Run) else PLAIN_TYPES if job is None else types_of(job)
         return to_run(enqueued.run, types, enqueued.disposition)
 
     async def _store(self, new: NewRun) -> Enqueued:

@@ -48,7 +48,7 @@ def build_run(
     `target` may be a bare name; the input is plain JSON then. `use_defaults=False` takes nothing from the job
     but its types: for a new run made of an old one.
     """
-    target = JobRef(target) if isinstance(target, str) else target
+    target = target if isinstance(target, Target) else JobRef(target)
     options = options or TriggerOptions()
     input_json, value = target.input_codec.parse(input, field="input", max_bytes=max_bytes)
     defaults = _resolve(target.defaults if use_defaults else Defaults(), value)

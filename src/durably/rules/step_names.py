@@ -11,12 +11,11 @@ MAX_STEP_NAME = 256
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def step_name(name: str, key: str | int | None) -> str:
+def step_name(name: object, key: object) -> str:
     """The full name of a step: `insert`, or with a key `insert[3]`. Raises ValidationError."""
-    given: tuple[object, object] = (name, key)
-    if not isinstance(given[0], str) or not name:
+    if not isinstance(name, str) or not name:
         raise ValidationError("name", f"a step needs a name of 1 to {MAX_STEP_NAME} characters, not {name!r}")
-    if key is not None and (isinstance(given[1], bool) or not isinstance(given[1], str | int)):
+    if key is not None and (isinstance(key, bool) or not isinstance(key, str | int)):
         raise ValidationError("key", f"must be a str or an int, not a {type(key).__name__}")
     full = name if key is None else f"{name}[{key}]"
     if len(full) > MAX_STEP_NAME:

@@ -19,7 +19,7 @@ from durably.model import DraftEvent, EventType, Labels, LogEntry, Progress, Sto
 from durably.rules.outcome import MAX_MESSAGE_BYTES, printable
 from durably.runtime.log import StepLog
 from durably.runtime.recorder import Entry
-from durably.runtime.returns import is_async, return_type
+from durably.runtime.returns import check_function, is_async, return_type
 from durably.runtime.steps import Key, Replayed, Steps, StepUnderWay, current_step, is_loop_running
 from durably.runtime.trigger import Children, TriggerKeywords
 
@@ -156,6 +156,7 @@ class Step(_Base[DepsT_co]):
         The value is decoded to `returns`, else to the return annotation of `fn`, else to plain JSON. Raises what
         `fn` raises, DuplicateStep, and SerializationError for a value that JSON would change.
         """
+        check_function(name, fn)
         tp = return_type(fn) if returns is None else returns
         begun = await self._steps.begin(name, key, tp)
         if isinstance(begun, Replayed):
@@ -202,6 +203,7 @@ class SyncStep(_Base[DepsT_co]):
 
         `fn` is called in the thread of the job. The rest is as in `Step.run`.
         """
+        check_function(name, fn)
         if is_async(fn):
             raise UsageError(f"step {name!r}: a def job cannot run an async function; make the job an async def")
         tp = return_type(fn) if returns is None else returns

@@ -134,7 +134,8 @@ class Execution:
     async def call_user(self) -> Result[object]:
         """Everything that an interrupt may end, the load of the checkpoints included."""
         place, run = self._place, self.stored
-        self.steps.load(await place.database.read(load_steps(run.id), timeout=None))
+        if run.generation > 1 or run.completed_steps > 0:  # else nobody has executed it, and there is nothing to load
+            self.steps.load(await place.database.read(load_steps(run.id), timeout=None))
         try:
             value = self._job.input_codec.decode(run.input_json, where="the stored input")
         except SerializationError as error:

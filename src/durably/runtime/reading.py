@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeGuard, TypeVar
 
 from durably.codec import PLAIN_JSON, Codec, codec_for
 from durably.errors import RunNotFound, ValidationError
 from durably.jobs import Target
 from durably.model import Disposition, Run, RunStatus, RunTypes, StoredRun
+from durably.rules.naming import check_job_name
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -88,17 +89,17 @@ def to_run(stored: StoredRun, types: RunTypes[OutputT], disposition: Disposition
     )
 
 
-def find_run_id(run: object) -> str | None:
+def find_run_id(run: object, *, field: str = "run") -> str | None:
     """Return the id of a run as the database writes it; None when no run can have such an id."""
     given = run.id if isinstance(run, Run) else run
     if not isinstance(given, str):
-        raise ValidationError("run", f"must be a Run or its id, not a {type(given).__name__}")
+        raise ValidationError(field, f"must be a Run or its id, not a {type(given).__name__}")
     return given.lower() if _RUN_ID.fullmatch(given) else None
 
 
-def check_run_id(run: object) -> str:
+def check_run_id(run: object, *, field: str = "run") -> str:
     """Return the id of a run as the database writes it. Raises RunNotFound when no run can have such an id."""
-    run_id = find_run_id(run)
+    run_id = find_run_id(run, field=field)
     if run_id is None:
         raise RunNotFound(str(run))
     return run_id
@@ -118,19 +119,30 @@ def check_count(count: object, *, field: str) -> int:
     return count
 
 
-def check_statuses(statuses: str | Iterable[str] | None) -> tuple[RunStatus, ...]:
+def check_statuses(statuses: str | Iterable[str] | None, *, field: str = "status") -> tuple[RunStatus, ...]:
     """Return statuses given as one or several words. Raises ValidationError."""
-    several = () if statuses is None else (statuses,) if isinstance(statuses, str) else tuple(statuses)
+    if statuses is None:
+        return ()
+    several: Iterable[object] = (statuses,) if isinstance(statuses, str) else _several(statuses)
     try:
-        return tuple(dict.fromkeys(RunStatus(status) for status in several))
+        return tuple(dict.fromkeys(RunStatus(str(status)) for status in several))
     except ValueError as error:
         known = ", ".join(RunStatus)
-        raise ValidationError("status", f"{error}: must be one of {known}") from error
+        raise ValidationError(field, f"{error}: must be one of {known}") from error
 
 
 def names_of(jobs: Target[Any, Any] | str | Iterable[Target[Any, Any] | str] | None) -> tuple[str, ...]:
-    """Return the names of one or several jobs."""
+    """Return the names of one or several jobs. Raises ValidationError."""
     if jobs is None:
         return ()
-    several = (jobs,) if isinstance(jobs, Target | str) else tuple(jobs)
-    return tuple(dict.fromkeys(job.name if isinstance(job, Target) else job for job in several))
+    several: Iterable[Target[Any, Any] | object] = (jobs,) if isinstance(jobs, Target | str) else _several(jobs)
+    return tuple(dict.fromkeys(job.name if isinstance(job, Target) else check_job_name(job) for job in several))
+
+
+def _several(given: object) -> Iterable[object]:
+    """What is no collection counts as one value, which its check refuses."""
+    return given if _is_iterable(given) else (given,)
+
+
+def _is_iterable(given: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(given, Iterable)

@@ -46,6 +46,8 @@ class Reporter:
 
     def leased(self, run: StoredRun, lease: timedelta) -> None:
         """Emit `run:leased`."""
+        if not self._listeners.wants(EventType.RUN_LEASED):
+            return
         details = {
             "owner": run.lease_owner,
             "generation": run.generation,
@@ -57,6 +59,8 @@ class Reporter:
     def stored(self, run: StoredRun, entry: Entry) -> None:
         """Emit the event of an entry that is stored now."""
         event = entry.event
+        if not self._listeners.wants(event.type):
+            return
         self._listeners.emit(
             Event(
                 type=event.type,
@@ -76,6 +80,8 @@ class Reporter:
 
     def ended(self, run: StoredRun, ending: Ending) -> None:
         """Emit `run:complete`, `run:fail` or `run:release`."""
+        if not self._listeners.wants(_ENDS[ending.status]):
+            return
         payload: str | None = None
         if ending.output_json is not None:
             payload = f'{{"output":{ending.output_json}}}'

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from durably.codec import PLAIN_JSON
 from durably.errors import UsageError
+from durably.jobs import Target
 
 _known: WeakKeyDictionary[FunctionType, object] = WeakKeyDictionary()
 
@@ -37,6 +38,14 @@ def is_async(fn: object) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - not whether, but how
+
+
+def check_function(step: str, fn: object) -> None:
+    """Raise UsageError, naming the step, for what cannot be called."""
+    if isinstance(fn, Target):
+        raise UsageError(f"step {step!r}: {fn!r} is a job, not a function: step.trigger starts a run of it")
+    if not callable(fn):
+        raise UsageError(f"step {step!r}: needs a function, not a {type(fn).__name__}")
 
 
 def _function(fn: object) -> FunctionType | None:

@@ -53,6 +53,7 @@ class Worker:
         self._deps = deps
         self._shift: Shift | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_starting = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -132,8 +133,15 @@ class Worker:
         return shift.completed
 
     async def _start(self, until: Until | None) -> tuple[Shift, asyncio.Task[None]]:
-        if self.is_running:
+        if self.is_running or self._is_starting:
             raise UsageError("this worker runs already: stop() it first, or make another one")
+        self._is_starting = True
+        try:
+            return await self._begin(until)
+        finally:
+            self._is_starting = False
+
+    async def _begin(self, until: Until | None) -> tuple[Shift, asyncio.Task[None]]:
         async with AsyncExitStack() as stack:
             shift = Shift(
                 await stack.enter_async_context(self._connect()),

@@ -44,7 +44,13 @@ def claim_expired(
 
 
 def _claim(jobs: Sequence[str], *, limit: int, owner: str, token: str, lease: timedelta) -> dict[str, Param]:
-    return {"jobs": tuple(dict.fromkeys(jobs)), "limit": limit, "owner": owner, "token": token, "lease_us": rows.micros(lease)}
+    return {
+        "jobs": tuple(dict.fromkeys(jobs)),
+        "limit": limit,
+        "owner": owner,
+        "token": token,
+        "lease_us": rows.micros(lease),
+    }
 
 
 def claimed(jobs: Sequence[str], *, token: str) -> Operation[list[StoredRun]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import asyncpg
 
@@ -30,9 +30,9 @@ _LOCK_TIMEOUT_MS = 100
 _SCHEMA_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 # The tables' statistics lag behind a burst of runs, and a prepared statement keeps its plan. Every statement here is
-# written for its index, so a plan that reads a whole table, or sorts what an index has in order, is never wanted. The order of locks and looks is made for
-# READ COMMITTED, whatever somebody set as the default.
-_ISOLATION = "read_committed"
+# written for its index, so a plan that reads a whole table, or sorts what an index has in order, is never wanted.
+# The order of locks and looks is made for READ COMMITTED, whatever somebody set as the default.
+_ISOLATION: Literal["read_committed"] = "read_committed"
 _PLANNER = (
     "SET enable_seqscan = off; SET enable_sort = off; SET jit = off; "
     "SET default_transaction_isolation = 'read committed'"
@@ -159,7 +159,8 @@ class PostgresEngine:
 
     async def _applied(self, connection: Connection) -> Applied:
         rows = await connection.fetch(
-            f"SELECT coalesce(max(version), 0) AS version, coalesce(max(serves), 0) AS serves FROM {self._prefix}migrations"  # noqa: S608  # a checked name
+            "SELECT coalesce(max(version), 0) AS version, coalesce(max(serves), 0) AS serves "  # noqa: S608  # a checked name
+            f"FROM {self._prefix}migrations"
         )
         return Applied(rows[0]["version"], rows[0]["serves"])
 

@@ -21,11 +21,11 @@ from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
 from durably.store.operation import Batch, Param, Rows, Statement, Wake
-from durably.store.sqlite_wake import FileWaker
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
     from durably.environment import Executor
+    from durably.store.sqlite_wake import FileWaker
 
 _PREFIX = "durably_"
 _BUSY_FOR = 10.0
@@ -49,7 +49,7 @@ class SqliteEngine:
         self._sql = catalogue.load("sqlite", _PREFIX)
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
-        self._waker = FileWaker(Path(url.location), environment) if self.is_shared and shared_with is None else None
+        self._waker = _waker(url, environment) if self.is_shared and shared_with is None else None
 
     async def open(self, mode: Mode) -> None:
         """See `Engine`."""
@@ -126,6 +126,12 @@ class SqliteEngine:
             for sql in self._sql[statement.name]
             if sql.only_if is None or _is_filled(statement.params[sql.only_if])
         ]
+
+
+def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:
+    from durably.store.sqlite_wake import FileWaker  # noqa: PLC0415  # a browser has no sockets, and no file either
+
+    return FileWaker(Path(url.location), environment)
 
 
 def _is_filled(param: Param) -> bool:
