@@ -1,15 +1,17 @@
 # What is needed is set up in .venv and .venv-demo; a second run finds it there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock build clean
+.PHONY: help setup demo bench test check format lock build clean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
             $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 BIN := .venv/bin
+PEERS_IN_PYTHON := dbos absurd procrastinate pgqueuer huey
 CODE := $(wildcard src tests tools demo bench)
 PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-input
 
 help:
 	@echo "make demo    a CSV import that survives crashes     (DB=sqlite|postgres, CSV=path)"
+	@echo "make bench   measures against a floor and peers     (PEERS=1, ONLY=w2, DB=sqlite|postgres, ROUNDS=3, SIZE=small|full)"
 	@echo "make test    the tests                              (ARGS='-k lease')"
 	@echo "make check   format, lint, types, imports and sizes"
 	@echo "make format  rewrite the code in the project's format"
@@ -21,14 +23,24 @@ help:
 
 .venv/.packages: requirements/dev.txt
 .venv-demo/.packages: requirements/demo.txt
-.venv/.packages .venv-demo/.packages: %/.packages:
+.venv-bench/.packages: requirements/bench.txt
+$(PEERS_IN_PYTHON:%=.venv-bench-%/.packages): .venv-bench-%/.packages: requirements/bench-%.txt
+.venv/.packages .venv-demo/.packages .venv-bench/.packages $(PEERS_IN_PYTHON:%=.venv-bench-%/.packages): %/.packages:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (PYTHON=... names one)"; exit 1; }
 	@echo "--- setting up $* with $(PYTHON)"
 	@$(PYTHON) -m venv --clear $*
 	@$*/$(PIP) --require-hashes -r $<
 	@touch $@
 
-.venv/.ready .venv-demo/.ready: %/.ready: %/.packages pyproject.toml
+# npm reads its registry's address from its own settings; the lock holds hashes and no address.
+.venv-bench-durably-ts/.packages: bench/peers/durably_ts/package-lock.json
+	@echo "--- setting up $(@D) with npm"
+	@mkdir -p $(@D)
+	@cp bench/peers/durably_ts/package.json bench/peers/durably_ts/package-lock.json $(@D)
+	@cd $(@D) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.venv/.ready .venv-demo/.ready .venv-bench/.ready: %/.ready: %/.packages pyproject.toml
 	@$*/$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -39,6 +51,16 @@ setup: .venv/.ready
 
 demo: .venv-demo/.ready
 	@.venv-demo/bin/python -m demo $(if $(DB),--db "$(DB)") $(if $(CSV),--csv "$(CSV)")
+
+# A peer that cannot be set up here is left out, and the report says so.
+bench: .venv-bench/.ready
+ifdef PEERS
+	@for peer in $(PEERS_IN_PYTHON) durably-ts; do \
+	    $(MAKE) --no-print-directory .venv-bench-$$peer/.packages || echo "--- $$peer cannot be installed here"; \
+	done
+endif
+	@.venv-bench/bin/python -m bench $(if $(PEERS),--peers) $(if $(ONLY),--only "$(ONLY)") $(if $(DB),--db "$(DB)") \
+	    $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZE),--size $(SIZE)) $(if $(OUT),--out "$(OUT)")
 
 test: .venv/.ready
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
@@ -67,12 +89,18 @@ build: .venv/.ready
 
 # One resolution serves every platform and Python version. No index is named in the result.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-        --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 lock: .venv/.ready
-	@$(LOCK) requirements/dev.in --all-extras --output-file requirements/dev.txt
-	@$(LOCK) requirements/demo.in --extra postgres --extra cli --output-file requirements/demo.txt
+	@$(LOCK) pyproject.toml requirements/dev.in --all-extras --output-file requirements/dev.txt
+	@$(LOCK) pyproject.toml requirements/demo.in --extra postgres --extra cli --output-file requirements/demo.txt
+	@$(LOCK) pyproject.toml requirements/bench.in --extra postgres --output-file requirements/bench.txt
+	@for peer in $(PEERS_IN_PYTHON); do \
+	    $(LOCK) requirements/bench-$$peer.in --output-file requirements/bench-$$peer.txt; \
+	done
+	@cd bench/peers/durably_ts && npm install --package-lock-only --omit-lockfile-registry-resolved=true \
+	    --no-audit --no-fund --loglevel=error
 
 clean:
-	@rm -rf .venv .venv-demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-demo .venv-bench* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

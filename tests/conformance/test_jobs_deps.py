@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -34,7 +34,7 @@ class Provider:
         return self._enter()
 
     @asynccontextmanager
-    async def _enter(self) -> AsyncIterator[Pool]:
+    async def _enter(self) -> AsyncGenerator[Pool, None]:
         pool = Pool(f"pool {len(self.made)}")
         self.made.append(pool)
         yield pool
@@ -79,11 +79,13 @@ async def test_each_worker_has_deps_of_its_own(app: App) -> None:
 
 async def test_deps_that_cannot_be_entered_stop_the_start_and_no_run_is_touched(app: App) -> None:
     """The error is the user's own; runs stay pending."""
+    provider = Provider()
 
     @asynccontextmanager
-    async def broken() -> AsyncIterator[Pool]:
-        raise ConnectionError("no pool")
-        yield Pool("never")
+    async def broken() -> AsyncGenerator[Pool, None]:
+        if not provider.made:
+            raise ConnectionError("no pool")
+        yield provider.made[0]
 
     run = await app.durably.trigger(uses, "x")
     with pytest.raises(ConnectionError, match="no pool"):
@@ -172,16 +174,19 @@ async def test_what_the_trigger_says_wins_over_the_defaults(app: App) -> None:
 async def test_a_default_that_gives_a_wrong_value_is_an_error_that_names_the_field(app: App) -> None:
     """Nothing is stored."""
 
+    def high(order: Order) -> Any:
+        return 0 if order.urgent else "high"
+
     @job(
         "wrong",
-        priority=lambda order: 0 if order.urgent else "high",
+        priority=high,
         labels=lambda order: {"a b": "x"} if order.urgent else {},
     )
     async def wrong(step: Step, input: Order) -> None: ...
 
-    with pytest.raises(ValidationError, match="^labels: .*'a b'"):
+    with pytest.raises(ValidationError, match=r"^labels: .*'a b'"):
         await app.durably.trigger(wrong, Order(customer="ada", urgent=True))
-    with pytest.raises(ValidationError, match="^priority: .*'high'"):
+    with pytest.raises(ValidationError, match=r"^priority: .*'high'"):
         await app.durably.trigger(wrong, Order(customer="ada"))
     assert await app.durably.get_runs() == []
 

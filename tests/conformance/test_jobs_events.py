@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durably import Durably, Event, EventType, Run, RunStatus, Step, UsageError, job
+from durably import Event, EventType, Run, RunStatus, Step, UsageError, job
 from durably.runtime.following import EventStream
 from tests.support.app import App, within
 from tests.support.bench import Gate, eventually
@@ -27,7 +27,7 @@ async def work(step: Step, input: str) -> str:
     await step.run("one", call, input)
     step.progress(1, 2, "half")
     if input == "fail":
-        await step.run("bad", lambda: [][0])
+        await step.run("bad", int, "no number")
     return input
 
 
@@ -269,18 +269,13 @@ async def test_a_listener_may_use_the_durably_that_calls_it(app: App) -> None:
 
 async def test_closing_ends_those_who_wait_for_events(app: App) -> None:
     """With an error, not for ever."""
-    stream = app.durably.events()
-    reader = asyncio.ensure_future(collect(stream, 1))
-    run = await app.durably.trigger(work, "x")
-    await within(reader)
-    reader = asyncio.ensure_future(collect(stream, 100))
-    waiter = asyncio.ensure_future(app.durably.wait(run))
-    await asyncio.sleep(0)
-    await close(app.durably)
-    for task in (reader, waiter):
-        with pytest.raises(UsageError, match="closed"):
-            await within(task)
-
-
-async def close(durably: Durably) -> None:
-    await within(durably.close())
+    async with app.durably.events() as stream:
+        run = await app.durably.trigger(work, "x")
+        assert names(await take(stream, 1)) == ["run:trigger"]
+        reader = asyncio.ensure_future(collect(stream, 1))
+        waiter = asyncio.ensure_future(app.durably.wait(run))
+        await asyncio.sleep(0)
+        await within(app.durably.close())
+        for task in (reader, waiter):
+            with pytest.raises(UsageError, match="closed"):
+                await within(task)

@@ -63,6 +63,14 @@ class Faults:
 
         setattr(self.engine, moment, is_lost)
 
+    def heal(self) -> None:
+        """Lose no connection any more."""
+        self.engine.before = self.engine.after = never
+
+
+def never(_number: int, _statements: Sequence[Statement]) -> bool:
+    return False
+
 
 def is_meant(statement: Statement, name: str, *, ending: bool) -> bool:
     endings = statement.params.get("endings")
@@ -248,7 +256,9 @@ async def test_an_outage_is_told_not_hammered_and_survived(
         faults.engine.away(is_away=False)
         assert (await faulty.wait(run)).output == ["a", "b", "c"]
 
-    [told] = {event.type for event in faulty.heard if event.payload_json and "DatabaseUnavailable" in event.payload_json}
+    [told] = {
+        event.type for event in faulty.heard if event.payload_json and "DatabaseUnavailable" in event.payload_json
+    }
     assert told is EventType.WORKER_ERROR
 
 
@@ -256,14 +266,15 @@ async def test_one_execution_says_that_the_database_is_away(
     faulty: App, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`process_one` and `process_until_idle` raise: cron shall know."""
-    monkeypatch.setattr("durably.runtime.claims.CLAIM_SECONDS", 0.1)
     await faulty.durably.trigger(three)
     worker = faulty.durably.worker([three])
-    faults.engine.before = lambda _, statements: any(statement.name.startswith("claim") for statement in statements)
-    with pytest.raises(DatabaseUnavailable) as caught:
-        await within(worker.process_one())
+    faults.lose("claim", "before", times=1_000)
+    with monkeypatch.context() as patch:
+        patch.setattr("durably.runtime.claims.CLAIM_SECONDS", 0.1)
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await within(worker.process_one())
     assert (caught.value.retryable, caught.value.http_status) == (True, 503)
-    faults.engine.before = lambda *_: False
+    faults.heal()
     assert await worker.process_one()
 
 
@@ -274,7 +285,7 @@ async def test_a_connection_that_is_lost_at_random_loses_and_doubles_nothing(fau
     faults.engine.after = lambda number, _: number % 7 == 3
     async with faulty.durably.worker([three]):
         ended = [await faulty.wait(run) for run in runs]
-        faults.engine.before = faults.engine.after = lambda *_: False
+        faults.heal()
 
     assert {(run.status, run.attempt) for run in ended} == {(RunStatus.COMPLETED, 1)}
     assert sorted(calls) == sorted(["a", "b", "c"] * 40)

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from durably import DuplicateStep, Interrupt, RunStatus, Step, StepStatus, SyncStep, UsageError, job
 from tests.support.app import SECONDS, App, within
-from tests.support.bench import Gate, eventually
+from tests.support.bench import eventually
 
 calls: list[str] = []
 request: ContextVar[str] = ContextVar("request", default="none")
@@ -247,8 +248,9 @@ async def test_colours_that_do_not_mix_are_clear_errors(app: App) -> None:
 
     @job("mixed")
     def mixed(step: SyncStep) -> str:
+        mistaken: Any = later
         with pytest.raises(UsageError, match=r"'later'.*async"):
-            step.run("later", later)
+            step.run("later", mistaken)
         return "fine"
 
     assert (await app.execute(mixed)).output == "fine"

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from durably import Interrupt, RunStatus, Step, Stopping, UsageError, ValidationError, job
+from durably import Interrupt, RunStatus, Step, Stopping, UsageError, ValidationError, Worker, job
 from tests.support.app import SECONDS, App, MakeApp, within
 from tests.support.bench import Gate, eventually
 
@@ -107,10 +107,14 @@ async def test_a_block_that_is_left_by_an_error_stops_the_worker_too(app: App) -
 
     run = await app.durably.trigger(waits)
     with pytest.raises(LookupError, match="mine"):
-        async with app.durably.worker([waits], grace=NOW):
-            await within(gate.reached.wait())
-            raise LookupError("mine")
+        await fail_beside(app.durably.worker([waits], grace=NOW), gate)
     assert (await app.get(run)).status is RunStatus.PENDING
+
+
+async def fail_beside(worker: Worker, gate: Gate) -> None:
+    async with worker:
+        await within(gate.reached.wait())
+        raise LookupError("mine")
 
 
 async def test_process_one_executes_one_run(app: App) -> None:

@@ -28,12 +28,8 @@ class Wrapped:
     fail_before: Callable[[tuple[str, ...]], bool] = lambda _: False
     fail_after: Callable[[tuple[str, ...]], bool] = lambda _: False
 
-    @property
-    def is_shared(self) -> bool:
-        return self.inner.is_shared
-
-    @is_shared.setter
-    def is_shared(self, _: bool) -> None: ...
+    def __post_init__(self) -> None:
+        self.is_shared = self.inner.is_shared
 
     async def open(self, mode: Mode) -> None:
         await self.inner.open(mode)
@@ -139,9 +135,7 @@ async def test_a_bad_write_of_a_lease_holder_fails_alone(store: Store) -> None:
     good, bad = await store.leased(), await store.leased()
     [step] = a_checkpoint(bad).steps
     broken = replace(a_checkpoint(bad), steps=(replace(step, position=cast("int", None)), step))
-    stored, failed = await asyncio.gather(
-        store.store(a_checkpoint(good)), store.store(broken), return_exceptions=True
-    )
+    stored, failed = await asyncio.gather(store.store(a_checkpoint(good)), store.store(broken), return_exceptions=True)
     assert stored is Verdict.STORED
     assert isinstance(failed, Exception)
     assert not isinstance(failed, DatabaseUnavailable)

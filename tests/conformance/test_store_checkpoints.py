@@ -81,7 +81,11 @@ async def test_events_and_logs_of_a_write_share_one_numbering(store: Store) -> N
     await store.write(run, 1, events=(an_event(), a_log("one"), a_log("two", None)))
     await store.write(run, 2, events=(a_log("three"), an_event(EventType.STEP_FAIL)))
     logs = await store.database.read(events.load_logs(run.id))
-    assert [(line.seq, line.message, line.step) for line in logs] == [(4, "one", "step"), (5, "two", None), (6, "three", "step")]
+    assert [(line.seq, line.message, line.step) for line in logs] == [
+        (4, "one", "step"),
+        (5, "two", None),
+        (6, "three", "step"),
+    ]
     assert [event.seq for event in await store.events(run)] == [1, 2, 3, 4, 5, 6, 7]
     assert await store.is_sound()
 
@@ -206,7 +210,9 @@ async def test_writes_of_many_runs_share_a_commit_and_stay_apart(store: Store) -
 
 async def test_writes_of_one_run_in_one_batch_are_one_after_the_other(store: Store) -> None:
     run = await store.leased()
-    writes = [a_write(run, number, events=(a_log(str(number)),), progress=Progress(current=number)) for number in (1, 2, 3)]
+    writes = [
+        a_write(run, number, events=(a_log(str(number)),), progress=Progress(current=number)) for number in (1, 2, 3)
+    ]
     writes[2] = a_write(run, 3, events=(a_log("3"),), steps=(a_step(run),))
     await asyncio.gather(*(store.store(write) for write in writes))
     logs = await store.database.read(events.load_logs(run.id))

@@ -106,6 +106,14 @@ async def test_taking_over_respects_its_limit_and_its_jobs(store: Store) -> None
     assert ids(await store.claim_expired("a", limit=2)) == [triggered[0].id, triggered[2].id]
 
 
+async def test_live_leases_do_not_stand_before_expired_ones(store: Store) -> None:
+    live = [await store.leased() for _ in range(3)]
+    expired = await store.leased()
+    await store.expire(expired)
+    assert ids(await store.claim_expired(limit=1)) == [expired.id]
+    assert [(await store.get(run)).generation for run in live] == [1, 1, 1]
+
+
 async def test_a_new_checkpoint_forgets_the_crashes(store: Store) -> None:
     run = await store.taken_over(await store.taken_over(await store.leased()))
     assert run.crashes == 2

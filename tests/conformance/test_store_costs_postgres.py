@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -22,7 +22,18 @@ from durably.store.operation import Statement
 from durably.store.postgres import PostgresEngine
 from durably.store.url import parse_url
 from tests.support.bulk import operations, statements
-from tests.support.store import LEASE, SCHEMA, TABLES, Store, a_checkpoint, an_event, fill, lease_of
+from tests.support.store import (
+    LEASE,
+    SCHEMA,
+    TABLES,
+    Store,
+    a_checkpoint,
+    an_event,
+    fill,
+    inner_engine,
+    lease_of,
+    private,
+)
 from tools.postgres_server import PostgresServer
 
 ENVIRONMENT = SystemEnvironment()
@@ -117,8 +128,7 @@ def literal(value: object) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, list):
-        members: Sequence[object] = value  # pyright: ignore[reportUnknownVariableType] - a column
-        return literal("{" + ",".join(map(_element, members)) + "}")
+        return literal("{" + ",".join(map(_element, cast("list[object]", value))) + "}")
     if isinstance(value, datetime):
         return literal(value.isoformat())
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
@@ -159,7 +169,7 @@ async def updates(store: Store) -> tuple[int, int]:
 
 async def flushed(store: Store) -> None:
     """Let the store's own sessions report what they did."""
-    for link in store.database._engine._links.values():  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore - its sessions report on their own
+    for link in private(inner_engine(store.database), "_links").values():
         await link.execute("SELECT pg_stat_force_next_flush()")
 
 

@@ -72,7 +72,9 @@ def scans(raw: sqlite3.Connection, name: str) -> list[str]:
     raw.execute("BEGIN")
     for sql, params in bound(name, MANY):
         details = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
-        found += [f"{detail}\n    in {sql}" for detail in details if re.match(rf"SCAN (?:{TABLE})\b(?! VIRTUAL)", detail)]
+        found += [
+            f"{detail}\n    in {sql}" for detail in details if re.match(rf"SCAN (?:{TABLE})\b(?! VIRTUAL)", detail)
+        ]
     raw.execute("ROLLBACK")
     return found
 

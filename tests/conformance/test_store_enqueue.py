@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ async def test_a_triggered_run_is_stored_as_it_was_given(store: Store) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"delay": HOUR}, {"run_at": AT}, {"labels": {"a": "b"}, "priority": -1}])
-async def test_a_run_without_keys_is_told_without_being_read_back(store: Store, options: dict[str, object]) -> None:
+async def test_a_run_without_keys_is_told_without_being_read_back(store: Store, options: dict[str, Any]) -> None:
     stored = (await store.enqueue(**options)).run
     assert stored == await store.get(stored)
 
@@ -37,7 +38,9 @@ async def test_a_trigger_is_one_event(store: Store) -> None:
     assert event.created_at == run.created_at
 
 
-@pytest.mark.parametrize("text", ['"\\u0000"', '"é😀"', "1e400", "123456789012345678901234567890", '{"b":1,"a":1,"b":2}'])
+@pytest.mark.parametrize(
+    "text", ['"\\u0000"', '"é😀"', "1e400", "123456789012345678901234567890", '{"b":1,"a":1,"b":2}']
+)
 async def test_values_come_back_as_the_very_text_that_was_given(store: Store, text: str) -> None:
     stored = (await store.enqueue(input=text, concurrency_key="k")).run
     assert stored.input_json == text
@@ -107,7 +110,11 @@ async def test_one_batch_tells_each_item_of_a_key_whether_its_input_differs(stor
     first, same, other = await store.enqueue_batch(
         store.new(idempotency_key="i"), store.new(idempotency_key="i"), store.new(idempotency_key="i", input="2")
     )
-    assert [first.disposition, same.disposition, other.disposition] == [Disposition.CREATED, Disposition.IDEMPOTENT, None]
+    assert [first.disposition, same.disposition, other.disposition] == [
+        Disposition.CREATED,
+        Disposition.IDEMPOTENT,
+        None,
+    ]
     assert other.run.id == first.run.id
 
 
@@ -166,7 +173,10 @@ async def test_a_retriggered_run_starts_with_the_checkpoints_before_a_step(store
     new = store.new()
     enqueued = await store.database.run(runs.retrigger(new, source_id=source.id, from_step="c"))
     copied = await store.steps(enqueued.run)
-    assert [(step.name, step.output_json, step.run_id) for step in copied] == [("a", '"a"', new.id), ("b", '"b"', new.id)]
+    assert [(step.name, step.output_json, step.run_id) for step in copied] == [
+        ("a", '"a"', new.id),
+        ("b", '"b"', new.id),
+    ]
     assert ((await store.get(new.id)).completed_steps, (await store.get(new.id)).next_step) == (2, 2)
 
 
@@ -198,7 +208,10 @@ async def test_a_write_of_the_copy_leaves_its_source_alone(store: Store) -> None
     await store.database.run(runs.retrigger(store.new(), source_id=source.id, from_step="b"))
     [copy] = await store.claim()
     await store.store(a_write(copy, 1, steps=a_checkpoint(copy, 1, "b", 1).steps))
-    assert [(step.name, step.status.value) for step in await store.steps(source)] == [("a", "completed"), ("b", "failed")]
+    assert [(step.name, step.status.value) for step in await store.steps(source)] == [
+        ("a", "completed"),
+        ("b", "failed"),
+    ]
 
 
 async def test_a_run_that_is_held_by_its_key_says_so(store: Store) -> None:

@@ -118,14 +118,17 @@ async def test_on_sqlite_there_is_nothing_to_wait_for(store: Store) -> None:
 # --- gaps: Postgres hands out ids before the commit --------------------------------------------------
 
 
+OPEN_EVENT = (
+    "INSERT INTO durably.events (run_id, seq, type, job, created_at)"
+    " VALUES (gen_random_uuid(), 1, 'run:trigger', 'open', now())"
+)
+
+
 async def an_open_event(store: Store) -> Any:
     """A connection whose transaction has taken the next event id and is still open."""
     connection = await store.connect()
     await connection.execute("BEGIN")
-    await connection.execute(
-        "INSERT INTO durably.events (run_id, seq, type, job, created_at)"
-        " VALUES (gen_random_uuid(), 1, 'run:trigger', 'open', now())"
-    )
+    await connection.execute(OPEN_EVENT)
     return connection
 
 
@@ -153,6 +156,21 @@ async def test_the_barrier_is_passed_only_when_the_gap_can_not_be_filled_any_mor
     passed = await store.database.read(feed)
     assert passed.xmin >= barrier
     assert [event.id for event in passed.events] == ([1, 2, 3] if end == "COMMIT" else [2, 3])
+
+
+@pytest.mark.parametrize("store_kind", ["postgres"], indirect=True)
+async def test_the_barrier_is_above_a_transaction_that_began_last_and_still_runs(store: Store) -> None:
+    """The transaction that shows the gap has a lower number than the one that may still fill it."""
+    shows = await store.connect()
+    await shows.execute("BEGIN")
+    await shows.fetchval("SELECT pg_current_xact_id()::text")
+    fills = await an_open_event(store)
+    await shows.execute(OPEN_EVENT)
+    await shows.execute("COMMIT")
+    barrier = await store.database.run(events.barrier())
+    assert (await store.database.read(events.feed(after=0, gaps=()))).xmin < barrier
+    await fills.execute("COMMIT")
+    assert (await store.database.read(events.feed(after=0, gaps=()))).xmin >= barrier
 
 
 @pytest.mark.parametrize("store_kind", ["postgres"], indirect=True)

@@ -118,7 +118,7 @@ async def test_writes_of_two_generations_in_one_batch_store_the_newer(store: Sto
     run = await store.leased()
     again = await store.taken_over(run)
     old, new = a_checkpoint(run, 5, output='"old"'), a_checkpoint(again, 1, output='"new"')
-    verdicts = await asyncio.gather(store.store(old), store.store(new), store.store(old))
+    verdicts = await asyncio.gather(*(store.store(write) for write in (old, new, old)))
     assert verdicts == [Verdict.REFUSED, Verdict.STORED, Verdict.REFUSED]
     assert [step.output_json for step in await store.steps(run)] == ['"new"']
 

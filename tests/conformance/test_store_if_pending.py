@@ -150,8 +150,18 @@ async def test_the_idempotency_key_is_asked_first(store: Store, if_pending: IfPe
 
 
 async def test_a_mixed_batch_is_what_its_items_would_be_one_after_the_other(store: Store) -> None:
-    kinds: list[tuple[str, IfPending]] = [("a", "skip"), ("a", "skip"), ("b", "queue"), ("b", "replace"), ("c", "reject")]
-    kinds += [("c", "reject"), ("a", "queue"), ("b", "skip"), ("a", "replace"), ("d", "queue")]
+    kinds: list[tuple[str, IfPending]] = [
+        ("a", "skip"),
+        ("a", "skip"),
+        ("b", "queue"),
+        ("b", "replace"),
+        ("c", "reject"),
+        ("c", "reject"),
+        ("a", "queue"),
+        ("b", "skip"),
+        ("a", "replace"),
+        ("d", "queue"),
+    ]
     news = [
         store.new(concurrency_key=key, if_pending=kind, input=str(place)) for place, (key, kind) in enumerate(kinds)
     ]
@@ -169,9 +179,7 @@ async def test_a_race_leaves_one_waiting_run(store: Store, if_pending: IfPending
     await store.leased(concurrency_key="k")
     databases = await store.others(6)
     news = [store.new(concurrency_key="k", if_pending=if_pending) for _ in range(18)]
-    enqueued = await asyncio.gather(
-        *(databases[place % 6].submit(runs.enqueue, new) for place, new in enumerate(news))
-    )
+    enqueued = await asyncio.gather(*(databases[place % 6].submit(runs.enqueue, new) for place, new in enumerate(news)))
     merged = {"skip": Disposition.COALESCED, "replace": Disposition.REPLACED}.get(if_pending)
     assert Counter(item.disposition for item in enqueued) == {Disposition.CREATED: 1, merged: 17}
     assert len({item.run.id for item in enqueued}) == 1
@@ -192,7 +200,11 @@ async def test_replacing_never_changes_a_run_that_is_being_claimed(store: Store)
     async def claim_often() -> list[StoredRun]:
         return [run for _ in range(40) for run in await store.claim(database=databases[3])]
 
-    *_, claimed = await asyncio.gather(*(replace_often(place) for place in range(3)), claim_often())
+    async with asyncio.TaskGroup() as group:
+        claiming = group.create_task(claim_often())
+        for place in range(3):
+            group.create_task(replace_often(place))
+    claimed = claiming.result()
     claimed += await store.claim(limit=100)
     assert {run.id: run.input_json for run in claimed} == {run.id: (await store.get(run)).input_json for run in claimed}
     assert await store.is_sound()

@@ -217,9 +217,11 @@ async def test_a_run_that_waits_for_its_time_takes_no_slot(store: Store) -> None
 async def test_a_batch_of_many_keys_fills_every_one_to_its_limit(store: Store) -> None:
     await store.database.run(keys.set_limit("b", 3))
     await store.database.run(keys.set_limit("c", 0))
-    await store.enqueue_batch(*(store.new(concurrency_key=key) for _ in range(5) for key in "abc"))
+    news = [store.new(concurrency_key=key, priority=place) for place in range(5) for key in "abc"]
+    await store.enqueue_batch(*news)
     claimed = await store.claim(limit=100)
-    assert sorted(run.concurrency_key or "" for run in claimed) == ["a", "b", "b", "b"]
+    urgent = {key: [new.id for new in reversed(news) if new.concurrency_key == key] for key in "abc"}
+    assert sorted(ids(claimed)) == sorted([urgent["a"][0], *urgent["b"][:3]])
     assert await store.is_sound()
 
 
@@ -254,7 +256,8 @@ async def test_a_race_of_two_ends_for_one_run_frees_one_slot(store: Store) -> No
     await store.trigger(concurrency_key="k")
     one, other = await store.others(2)
     await asyncio.gather(
-        store.store(an_end(first), one), other.submit(actions.cancel, Change(run_id=first.id, concurrency_key="k", token=store.environment.new_id()))
+        store.store(an_end(first), one),
+        other.submit(actions.cancel, Change(run_id=first.id, concurrency_key="k", token=store.environment.new_id())),
     )
     assert await active(store) == 1
     assert len(await store.claim()) == 1

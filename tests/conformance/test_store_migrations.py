@@ -18,8 +18,10 @@ from durably.errors import DatabaseUnavailable, SchemaError
 from durably.model import Event, LogLine, StepRecord, StoredRun
 from durably.store import catalogue, rows, runs
 from durably.store.database import open_database
+from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, migrations, pending
-from tests.support.store import Store, a_checkpoint
+from durably.store.operation import Param, Statement
+from tests.support.store import Store, a_checkpoint, inner_engine
 
 SQL = Path(catalogue.__file__).parent / "sql"
 ENVIRONMENT = SystemEnvironment()
@@ -173,8 +175,11 @@ async def test_two_schemas_of_one_database_know_nothing_of_each_other(postgres_u
 
 async def test_a_server_that_isolates_more_by_default_changes_nothing(postgres_url: str) -> None:
     """What the rules need is READ COMMITTED, whatever somebody set as the default."""
-    await execute(postgres_url, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation ="
-                                " serializable', current_database()); END $$")
+    await execute(
+        postgres_url,
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation ="
+        " serializable', current_database()); END $$",
+    )
     async with Store("postgres", postgres_url) as store:
         await store.sql(
             "CREATE FUNCTION durably.check_level() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -182,8 +187,7 @@ async def test_a_server_that_isolates_more_by_default_changes_nothing(postgres_u
             " RETURN NULL; END $$"
         )
         await store.sql(
-            "CREATE TRIGGER check_level AFTER INSERT OR UPDATE ON durably.runs"
-            " EXECUTE FUNCTION durably.check_level()"
+            "CREATE TRIGGER check_level AFTER INSERT OR UPDATE ON durably.runs EXECUTE FUNCTION durably.check_level()"
         )
         databases = await store.others(4)
         enqueued = await asyncio.gather(
@@ -258,14 +262,11 @@ async def test_every_column_that_a_statement_returns_is_decoded(store: Store) ->
     await store.store(a_checkpoint(run))
     await store.end(run, number=2)
     reads = {"get_run": rows.run, "load_steps": rows.step, "load_logs": rows.log_line, "run_events": rows.event}
-    from durably.store.engine import Channel  # noqa: PLC0415 - only here
-    from durably.store.operation import Statement  # noqa: PLC0415 - only here
-
-    engine = store.database._engine  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - rows before they are decoded
-    params = {"run_id": run.id, "after_seq": 0, "limit": 100}
+    engine = inner_engine(store.database)
+    params: dict[str, Param] = {"run_id": run.id, "after_seq": 0, "limit": 100}
     for name, decode in reads.items():
         [found] = await engine.transact([Statement(name, params)], Channel.READ, readonly=True)
-        recorded = [Recorded(dict(row)) for row in found]  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue] - drivers' rows are mappings
+        recorded = [Recorded(dict(row)) for row in found]
         for row in recorded:
             decode(row)
         unread = set(recorded[0]) - set().union(*(row.read for row in recorded))

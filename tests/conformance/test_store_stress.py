@@ -17,14 +17,21 @@ from tools.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 PROCESSES, COUNT = 3, 120
-NEEDED = {"created", "idempotent", "conflict", "coalesced", "replaced", "completed stored", "pending stored", "cancelled True"}
+NEEDED = {
+    "created",
+    "idempotent",
+    "conflict",
+    "coalesced",
+    "replaced",
+    "completed stored",
+    "pending stored",
+    "cancelled True",
+}
 """What each of these runs has to meet at least once, to be worth its time."""
 
 
 @pytest.fixture
-async def own_store(
-    store_kind: StoreKind, postgres_server: PostgresServer, tmp_path: Path
-) -> AsyncIterator[Store]:
+async def own_store(store_kind: StoreKind, postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterator[Store]:
     """Give a store on a database of its own, since the audit adds to the schema."""
     url = {"sqlite-memory": "sqlite:///:memory:", "sqlite-file": f"sqlite:///{tmp_path / 'stress.db'}"}.get(store_kind)
     made = None if url else postgres_server.create_database()
@@ -48,7 +55,9 @@ async def test_several_processes_at_once_leave_everything_sound(own_store: Store
     ]
     results = await asyncio.gather(*(process.communicate() for process in processes))
     assert [process.returncode for process in processes] == [0] * PROCESSES, results
-    became = sum((Counter(json.loads(output)) for output, _ in results), Counter[str]())
+    became: Counter[str] = Counter()
+    for output, _ in results:
+        became.update(json.loads(output))
     assert set(became) >= NEEDED
     assert not [what for what in became if what.startswith("wrong")]
     assert await faults(own_store) == {}
@@ -57,8 +66,7 @@ async def test_several_processes_at_once_leave_everything_sound(own_store: Store
 async def test_several_databases_of_one_process_leave_everything_sound(own_store: Store) -> None:
     databases = await own_store.others(PROCESSES)
     shares = [
-        Stress(database, seed=10 + place, count=COUNT, processes=PROCESSES)
-        for place, database in enumerate(databases)
+        Stress(database, seed=10 + place, count=COUNT, processes=PROCESSES) for place, database in enumerate(databases)
     ]
     results = await asyncio.gather(*(share.run() for share in shares))
     became = sum((Counter(result) for result in results), Counter[str]())

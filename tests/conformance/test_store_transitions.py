@@ -103,9 +103,7 @@ async def test_an_allowed_operation_leads_where_the_table_says(
     assert await store.is_sound()
 
 
-@pytest.mark.parametrize(
-    ("status", "name"), [pair for pair in PAIRS if not may(*pair) and pair not in ASKED_FIRST]
-)
+@pytest.mark.parametrize(("status", "name"), [pair for pair in PAIRS if not may(*pair) and pair not in ASKED_FIRST])
 async def test_an_operation_that_is_not_allowed_changes_nothing(
     store: Store, status: RunStatus, name: OperationName
 ) -> None:

@@ -22,7 +22,12 @@ def test_sqlite_without_a_path_is_in_memory(url: str) -> None:
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite3", "sqlite+aiosqlite", "sqlite+pysqlite"])
 @pytest.mark.parametrize(
     ("rest", "path"),
-    [("/jobs.db", "jobs.db"), ("/data/jobs.db", "data/jobs.db"), ("//srv/jobs.db", "/srv/jobs.db"), ("/./a b.db", "./a b.db")],
+    [
+        ("/jobs.db", "jobs.db"),
+        ("/data/jobs.db", "data/jobs.db"),
+        ("//srv/jobs.db", "/srv/jobs.db"),
+        ("/./a b.db", "./a b.db"),
+    ],
 )
 def test_three_slashes_are_a_relative_path_and_four_an_absolute_one(scheme: str, rest: str, path: str) -> None:
     parsed = parse_url(f"{scheme}://{rest}")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from durably import Durably, Event, SystemEnvironment
-from tests.processes.points import SETTINGS
+from tests.processes.points import SETTINGS, reach
 
 TIMES = ("lease", "renewal", "poll_interval")
 
@@ -31,6 +31,8 @@ class ShiftedEnvironment(SystemEnvironment):
 
 def make_durably(settings: dict[str, Any]) -> Durably:
     """Return the Durably that the test asked for; times are in seconds."""
+    if settings.pop("waits_when_loaded", False):
+        reach("loaded", run="")
     shift = settings.pop("clock_shift", 0)
     settings |= {name: timedelta(seconds=settings[name]) for name in TIMES if name in settings}
     made = Durably(**settings, environment=ShiftedEnvironment(shift))

@@ -33,9 +33,10 @@ def store_url(store_kind: StoreKind, request: pytest.FixtureRequest, tmp_path: P
 
 @pytest.fixture
 async def durably(store_url: str) -> AsyncIterator[Durably]:
-    """Give what the test itself triggers and looks with, in its own process."""
-    async with Durably(store_url) as opened:
-        yield opened
+    """Give what the test itself triggers and looks with, in its own process; it connects when it is used."""
+    made = Durably(store_url)
+    yield made
+    await made.close()
 
 
 @pytest.fixture

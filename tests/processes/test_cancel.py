@@ -8,7 +8,7 @@ import pytest
 
 from durably import Durably, EventType, RunCancelled
 from tests.processes.jobs import async_chain, attentive
-from tests.support.processes import Workers
+from tests.support.processes import Workers, step_started
 from tests.support.stage import Stage, within
 
 DEAF = "postgresql://nobody@127.0.0.1:1/nowhere"
@@ -23,6 +23,7 @@ async def test_a_cancelled_run_is_interrupted_within_a_second_and_stores_no_furt
     worker = await workers.start(lease=30, **({"listen_url": DEAF} if is_deaf else {}))
     async with durably.events(job=async_chain) as events:
         run, _ = await durably.trigger(async_chain), await stage.hold("in b").reached()
+        await step_started(durably, run, "b")
         await durably.cancel(run)
         done = monotonic()
         interrupted = await stage.visited("step interrupted", pid=worker.pid)
@@ -49,6 +50,7 @@ async def test_a_cancel_is_seen_by_code_in_a_thread_within_a_second(
     """G10: `aborted` becomes true, what the step then returns is not stored, and its next step is refused."""
     worker = await workers.start()
     run, _ = await durably.trigger(attentive), await stage.visited("in watch")
+    await step_started(durably, run, "watch")
     await durably.cancel(run)
     done = monotonic()
     assert (await stage.visited("saw aborted")).at - done < SECOND

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import aclosing, closing
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from durably import Durably, EventType, Job, Run
+from durably import Durably, Job
 from durably.store.url import parse_url
 from tests.processes.jobs import async_chain, sync_chain
-from tests.support.processes import WorkerProcess, Workers, until
-from tests.support.stage import PATIENCE, Stage, within
+from tests.support.processes import WorkerProcess, Workers, step_started, until
+from tests.support.stage import Stage
 from tests.support.store import Store
 
 
@@ -28,7 +28,7 @@ async def freeze_between_writes(worker: WorkerProcess, store: Store) -> None:
     """Freeze a worker, but not within a transaction: until it wakes up nobody else could get at what it has locked."""
 
     async def is_frozen() -> bool:
-        worker.freeze()
+        await worker.freeze()
         if await (no_transaction_is_open(store) if store.is_postgres else asyncio.to_thread(is_unlocked, store.url)):
             return True
         worker.thaw()
@@ -51,14 +51,6 @@ def is_unlocked(url: str) -> bool:
     return True
 
 
-async def started(durably: Durably, run: Run[list[str]], step: str) -> None:
-    """Return when it is stored that a step began, which is not awaited by who begins it."""
-    async with within(PATIENCE, f"the start of step {step!r}"), aclosing(durably.events(run=run)) as events:
-        async for event in events:
-            if event.type is EventType.STEP_START and event.step == step:
-                return
-
-
 @pytest.mark.parametrize(
     ("job", "goes_on"),
     [pytest.param(async_chain, False, id="interrupted"), pytest.param(sync_chain, True, id="writing-late")],
@@ -74,7 +66,7 @@ async def test_a_worker_that_wakes_up_late_writes_nothing_and_works_on(
     await freeze_between_writes(late, store)
     [heir] = await workers.start_several(1)
     assert (await in_c.reached()).pid == heir.pid
-    await started(durably, run, "c")
+    await step_started(durably, run, "c")
     before = await rows_of(store, run.id)
 
     if goes_on:

@@ -103,6 +103,23 @@ async def test_code_in_a_thread_keeps_its_lease_until_it_returns(
     assert (await store.get(run.id)).crashes == 0
 
 
+@on_sqlite
+async def test_a_third_signal_ends_a_worker_whose_code_does_not_return(
+    durably: Durably, stage: Stage, workers: Workers
+) -> None:
+    """Like a crash: what it did goes on elsewhere when its lease has run out (G6)."""
+    stubborn = await workers.start(grace=LONG)
+    run, _ = await durably.trigger(sync_chain), await stage.hold("in b").reached()
+    stubborn.send(signal.SIGTERM)
+    await stubborn.says(STOPPING)
+    stubborn.send(signal.SIGTERM)
+    await stubborn.says("interrupting what still runs")
+    assert await stubborn.stop() == -signal.SIGTERM
+    heir = await workers.start()
+    assert await durably.result(run, timeout=10)
+    assert [visit.pid for visit in stage.at("in b")] == [stubborn.pid, heir.pid]
+
+
 async def test_an_idle_worker_ends_at_once(workers: Workers) -> None:
     """However long it polls, and however much grace it gives."""
     worker = await workers.start(poll_interval=LONG, grace=LONG)

@@ -20,7 +20,10 @@ async def test_eight_processes_that_start_at_once_on_an_empty_database_all_serve
     durably: Durably, stage: Stage, workers: Workers
 ) -> None:
     """Migrations are applied once, whoever comes first; each worker gets a run that only it can take."""
-    started = [await workers.launch(concurrency=1, lease=30) for _ in range(8)]
+    loaded = stage.hold("loaded", times=8)
+    started = [await workers.launch(concurrency=1, lease=30, waits_when_loaded=True) for _ in range(8)]
+    await loaded.reached(8)
+    loaded.release()
     for worker in started:
         await worker.says(READY, seconds=30)
     held = stage.hold("start", times=8)

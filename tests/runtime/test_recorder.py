@@ -209,3 +209,12 @@ async def test_discarding_gives_up_a_write_under_way() -> None:
     await asyncio.sleep(0)
     await book.recorder.discard()
     assert stored.cancelled()
+
+
+async def test_discarding_gives_up_a_write_that_has_not_begun() -> None:
+    book = Book()
+    stored = book.recorder.store(done())
+    async with asyncio.timeout(5):
+        await book.recorder.discard()
+    assert await stored is Verdict.REFUSED
+    assert book.writes == []

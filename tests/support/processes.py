@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from durably import Durably, EventType, Run
 from tests.processes.points import SETTINGS, STAGE
 from tests.support.stage import PATIENCE, Stage, within
 
@@ -96,7 +97,7 @@ class WorkerProcess:
         return f"worker {self.pid} ({self._process.returncode}):\n  " + "\n  ".join(self.lines[-60:])
 
     async def _is_stopped(self) -> bool:
-        pid, status = os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG)
+        pid, status = os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG)  # noqa: ASYNC222 - WNOHANG does not wait
         return pid != 0 and os.WIFSTOPPED(status)
 
     def _has_ended(self) -> bool:
@@ -140,7 +141,11 @@ class Workers:
         grace: float | None = None,
         **settings: Any,
     ) -> WorkerProcess:
-        """Start a worker. `settings` are those of `Durably`, times in seconds, or a `clock_shift` in seconds."""
+        """Start a worker. `settings` are those of `Durably`, times in seconds.
+
+        Besides, `clock_shift` (seconds) makes its wall clock wrong, and with `waits_when_loaded` it comes to the point
+        "loaded" before it connects.
+        """
         options = [("--concurrency", concurrency), ("--grace", grace)]
         arguments = [str(part) for name, value in options if value is not None for part in (name, value)]
         process = await asyncio.create_subprocess_exec(
@@ -185,3 +190,11 @@ async def until(is_so: Callable[[], Awaitable[T]], what: str, seconds: float = P
         while not (found := await is_so()):
             await asyncio.wait([never], timeout=LOOK_SECONDS)
     return found
+
+
+async def step_started(durably: Durably, run: Run[Any], step: str) -> None:
+    """Return when it is stored that a step began, which nobody awaits: then its run has nothing left to write."""
+    async with within(PATIENCE, f"the start of step {step!r}"), aclosing(durably.events(run=run)) as events:
+        async for event in events:
+            if event.type is EventType.STEP_START and event.step == step:
+                return

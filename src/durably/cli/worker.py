@@ -76,10 +76,10 @@ def _signals(stop: asyncio.Event, interrupt: asyncio.Event) -> Generator[None]:
             _logger.info("stopping: runs may end; another signal interrupts them")
             stop.set()
             return
-        _logger.info("interrupting what still runs")
-        interrupt.set()
         for kind in former:
             signal.signal(kind, signal.SIG_DFL)
+        _logger.info("interrupting what still runs")
+        interrupt.set()
 
     for kind in former:
         _handle(loop, kind, receive)

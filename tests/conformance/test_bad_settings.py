@@ -1,0 +1,179 @@
+"""URLs, settings and databases that cannot work: a clear error that names the field, and nothing is written."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from durably import DatabaseUnavailable, Durably, SchemaError, Step, ValidationError, job
+from tests.support.app import NO_RUN, make_durably, within
+
+SECRET = "s3cr3t-word"  # noqa: S105 - a word to look for in messages
+
+
+@job("order")
+async def order(step: Step) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        (f"mysql://user:{SECRET}@host/db", "unknown scheme 'mysql'"),
+        ("sqlite:/one-slash.db", "is no URL"),
+        ("jobs.db", "is no URL"),
+        ("", "is no URL"),
+        ("sqlite://two-slashes.db", "two slashes"),
+        ("sqlite:///jobs.db?synchronous=off", "synchronous"),
+        ("sqlite:///jobs.db?mode=ro", "unknown option 'mode'"),
+        (f"user:{SECRET}@host/db", "is no URL"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_at_once(url: str, hint: str) -> None:
+    """Naming the remedy, without the password; nothing is connected."""
+    with pytest.raises(ValidationError, match=hint) as caught:
+        Durably(url)
+    assert caught.value.field == "url"
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "settings"),
+    [
+        ("migrate", {"migrate": "never"}),
+        ("lease", {"lease": timedelta(0)}),
+        ("lease", {"lease": timedelta(milliseconds=99)}),
+        ("renewal", {"lease": timedelta(seconds=9), "renewal": timedelta(seconds=3.1)}),
+        ("renewal", {"lease": timedelta(seconds=9), "renewal": timedelta(seconds=10)}),
+        ("renewal", {"renewal": timedelta(0)}),
+        ("poll_interval", {"poll_interval": timedelta(0)}),
+        ("poll_interval", {"poll_interval": timedelta(seconds=-1)}),
+        ("max_concurrent_runs", {"max_concurrent_runs": 0}),
+        ("max_concurrent_runs", {"max_concurrent_runs": True}),
+        ("max_concurrent_runs", {"max_concurrent_runs": 1.5}),
+        ("max_crashes", {"max_crashes": 0}),
+        ("max_value_bytes", {"max_value_bytes": -1}),
+        ("retain_runs", {"retain_runs": timedelta(0)}),
+        ("retain_events", {"retain_events": timedelta(seconds=-1)}),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(field: str, settings: dict[str, Any]) -> None:
+    """When the Durably is made, not when it is used; a renewal may take a third of the lease at most."""
+    with pytest.raises(ValidationError) as caught:
+        Durably("sqlite:///:memory:", **settings)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("schema", ["", "Upper", "a-b", 'a"b', "1a", "a b"])
+def test_a_schema_that_is_no_plain_name_is_refused(schema: str) -> None:
+    """On Postgres, where it becomes part of the SQL."""
+    with pytest.raises(ValidationError) as caught:
+        Durably("postgresql://host/db", schema=schema)
+    assert caught.value.field == "schema"
+
+
+@pytest.mark.parametrize(
+    ("field", "settings"),
+    [
+        ("max_concurrent_runs", {"max_concurrent_runs": 0}),
+        ("grace", {"grace": timedelta(seconds=-1)}),
+    ],
+)
+def test_a_setting_of_a_worker_is_refused_by_name(field: str, settings: dict[str, Any]) -> None:
+    """As those of the Durably are."""
+    with pytest.raises(ValidationError) as caught:
+        Durably("sqlite:///:memory:").worker([order], **settings)
+    assert caught.value.field == field
+
+
+async def test_a_server_that_is_not_there_is_told_soon_and_without_the_password() -> None:
+    """DatabaseUnavailable, from whatever is called first; the next call may succeed."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    durably = Durably(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: durably.trigger("job"), durably.get_runs, lambda: durably.cancel(NO_RUN), durably.worker([order]).start,
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await within(call(), seconds=5)
+        assert caught.value.retryable
+        assert SECRET not in "".join(map(str, chain(caught.value)))
+    assert SECRET not in repr(durably)
+    await durably.close()
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """The error and what led to it, as a traceback shows them."""
+    found: list[BaseException] = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+async def test_a_server_that_refuses_the_user_says_so(postgres_url: str) -> None:
+    """A wrong database is no wrong run."""
+    durably = Durably(postgres_url.rpartition("/")[0] + "/no_such_database")
+    with pytest.raises(DatabaseUnavailable, match="no_such_database"):
+        await within(durably.trigger("job"))
+    await durably.close()
+
+
+async def test_a_folder_or_a_file_that_cannot_be_used_says_so(tmp_path: Path) -> None:
+    """SQLite: a folder that is not there, a folder in place of the file, a file that is no database."""
+    text = tmp_path / "text.db"
+    text.write_text("no database at all, only words\n" * 100)
+    for path, error in (
+        (tmp_path / "none" / "jobs.db", DatabaseUnavailable),
+        (tmp_path, DatabaseUnavailable),
+        (text, SchemaError),
+    ):
+        durably = Durably(f"sqlite:///{path}")
+        with pytest.raises(error, match=path.name):
+            await within(durably.trigger("job"))
+        await durably.close()
+    assert text.read_text().startswith("no database")
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file", "postgres"], indirect=True)
+async def test_a_schema_from_a_newer_durably_is_refused_and_left_alone(
+    store_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The error says what to upgrade."""
+    url = f"sqlite:///{tmp_path}/jobs.db" if store_kind == "sqlite-file" else request.getfixturevalue("postgres_url")
+    async with make_durably(url) as durably:
+        await durably.trigger("job")
+    if store_kind == "sqlite-file":
+        with sqlite3.connect(tmp_path / "jobs.db") as raw:
+            raw.execute("INSERT INTO durably_migrations VALUES (999, 'future', 999, 0)")
+        raw.close()
+    else:
+        connection = await asyncpg.connect(url)
+        await connection.execute("INSERT INTO durably.migrations VALUES (999, 'future', 999)")
+        await connection.close()
+
+    for migrate in ("auto", "check"):
+        old = make_durably(url, migrate=migrate)
+        with pytest.raises(SchemaError, match=r"999.*upgrade durably"):
+            await within(old.trigger("job"))
+        await old.close()
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file", "postgres"], indirect=True)
+async def test_a_database_without_tables_is_refused_where_it_may_not_be_changed(
+    store_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """`migrate="check"`."""
+    url = f"sqlite:///{tmp_path}/jobs.db" if store_kind == "sqlite-file" else request.getfixturevalue("postgres_url")
+    durably = make_durably(url, migrate="check")
+    with pytest.raises(SchemaError, match='migrate="auto"'):
+        await within(durably.trigger("job"))
+    await durably.close()
