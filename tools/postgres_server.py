@@ -61,9 +61,7 @@ class PostgresServer:
         """Run SQL, in the administrator's database unless `url` names another. Returns what psql prints."""
         command = [str(binary("psql")), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
         command += ["--set=ON_ERROR_STOP=1", f"--command={sql}", url or self.url]
-        done = subprocess.run(
-            command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
-        )
+        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             raise RuntimeError(f"psql failed: {done.stderr.strip()}")
         return done.stdout.strip()
