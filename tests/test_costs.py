@@ -87,26 +87,32 @@ async def cost_of(durably: Durably, work: Job[int, int], counts: Counts, *, runs
     )
 
 
+def writes_of(counts: Counts) -> int:
+    """Transactions of the workers' own writes and claims."""
+    return sum(times for name, times in counts.transactions.items() if "write_runs" in name or "claim" in name)
+
+
 async def test_one_run_after_the_other_costs_a_transaction_a_step_and_few_more(
     durably: Durably, counts: Counts
 ) -> None:
     cost = await cost_of(durably, steps, counts, runs=20, concurrency=1)
-    assert STEPS + 1 <= cost.transactions <= STEPS + 4  # each checkpoint, the end, a claim, a look at what was stored
-    assert cost.statements <= STEPS + 5
-    assert cost.round_trips <= STEPS + 9
-    assert counts.of("write_runs") <= 20 * (STEPS + 1) + 5
+    # Each checkpoint, the end, a claim. On a machine that is held up, the start of a step may go on its own after 20 ms.
+    assert STEPS + 1 <= cost.transactions <= 2 * STEPS + 6
+    assert cost.statements <= 2 * STEPS + 7
+    assert cost.round_trips <= 2 * STEPS + 11
+    assert counts.of("write_runs") <= 20 * (2 * STEPS + 1)
 
 
 async def test_a_hundred_runs_at_once_share_their_transactions(durably: Durably, counts: Counts) -> None:
     cost = await cost_of(durably, steps, counts, runs=300, concurrency=100)
-    writes = sum(times for name, times in counts.transactions.items() if "write_runs" in name or "claim" in name)
-    assert writes / 300 <= 2  # 6 writes a run, a hundred at once
+    assert writes_of(counts) / 300 <= 1  # 6 writes and a share of a claim, a hundred at once
     assert cost.statements <= 4
     assert cost.round_trips <= 8
 
 
 async def test_a_hundred_jobs_without_steps_at_once_share_their_transactions(durably: Durably, counts: Counts) -> None:
     cost = await cost_of(durably, plain, counts, runs=500, concurrency=100)
+    assert writes_of(counts) / 500 <= 0.5
     assert cost.transactions <= 2
     assert cost.statements <= 3
     assert cost.round_trips <= 6
@@ -135,7 +141,7 @@ async def test_an_idle_worker_asks_little_per_poll(store_url: str, counts: Count
         assert sum(counts.transactions.values()) <= 5 * polls
         assert sum(counts.statements.values()) <= 8 * polls
         assert counts.of("renew") == 0  # there is nothing to renew
-        assert counts.wakes == 0
+        assert counts.wakes <= 2 * polls
 
 
 async def enough(is_so: Callable[[], bool]) -> None:

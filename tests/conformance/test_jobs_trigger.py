@@ -106,6 +106,9 @@ async def test_the_same_input_is_the_same_however_it_is_written(app: App) -> Non
     ]
     runs = [await app.durably.trigger(target, given, idempotency_key="k") for target, given in inputs]
     assert len({run.id for run in runs}) == 1
+    plain: list[Any] = [{"a": 1, "b": [{"c": 2, "d": 3}]}, {"b": [{"d": 3, "c": 2}], "a": 1}]
+    runs = [await app.durably.trigger("elsewhere", given, idempotency_key="k") for given in plain]
+    assert len({run.id for run in runs}) == 1
 
 
 async def test_a_key_belongs_to_its_job(app: App) -> None:

@@ -14,7 +14,7 @@ async def test_a_blocked_event_loop_loses_no_lease_and_its_culprit_is_named(
 ) -> None:
     """G3: for three leases nobody answers in the loop, while an idle worker takes what a dead one left behind."""
     dying = await workers.start(concurrency=1)
-    orphan, _ = await durably.trigger(chain), await stage.hold("in b").reached()
+    orphan = await stage.held_at("in b", durably.trigger(chain))
     blocked = await workers.start(concurrency=1)
     held = stage.hold("blocks the loop")
     run, _ = await durably.trigger(blocking), await held.reached()

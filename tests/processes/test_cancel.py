@@ -15,14 +15,22 @@ DEAF = "postgresql://nobody@127.0.0.1:1/nowhere"
 SECOND = 1.0
 
 
-@pytest.mark.parametrize("is_deaf", [False, True], ids=["woken", "looking"])
+@pytest.mark.parametrize(
+    ("store_kind", "is_deaf"),
+    [
+        pytest.param("sqlite-file", False, id="sqlite-file"),
+        pytest.param("postgres", False, id="postgres"),
+        pytest.param("postgres", True, id="postgres-without-wake-ups"),
+    ],
+    indirect=["store_kind"],
+)
 async def test_a_cancelled_run_is_interrupted_within_a_second_and_stores_no_further_step(
     *, is_deaf: bool, durably: Durably, stage: Stage, workers: Workers
 ) -> None:
     """G10: the code sees it where it waits, and at its next step; also in a worker that hears no wake-ups."""
     worker = await workers.start(lease=30, **({"listen_url": DEAF} if is_deaf else {}))
     async with durably.events(job=async_chain) as events:
-        run, _ = await durably.trigger(async_chain), await stage.hold("in b").reached()
+        run = await stage.held_at("in b", durably.trigger(async_chain))
         await step_started(durably, run, "b")
         await durably.cancel(run)
         done = monotonic()

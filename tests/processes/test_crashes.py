@@ -19,7 +19,15 @@ SLACK = 5.0
 IN_TIME = QUICK["lease"] + QUICK["poll_interval"] + SLACK
 
 
-@pytest.mark.parametrize("job", [chain, sync_chain], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("store_kind", "job"),
+    [
+        pytest.param("sqlite-file", chain, id="sqlite-file-async"),
+        pytest.param("postgres", chain, id="postgres-async"),
+        pytest.param("postgres", sync_chain, id="postgres-sync"),
+    ],
+    indirect=["store_kind"],
+)
 async def test_a_run_whose_worker_is_killed_in_a_step_repeats_only_that_step_elsewhere(
     job: Job[None, list[str]], durably: Durably, stage: Stage, workers: Workers
 ) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from durably import Durably, RunStatus
-from tests.processes.jobs import QUICK_EVENTS, quick
+from tests.processes.jobs import QUICK_EVENTS, quick, short
 from tests.support.processes import Workers
 from tests.support.proxy import Proxy
 from tests.support.stage import Stage
@@ -53,4 +53,30 @@ async def test_writes_whose_answers_were_lost_are_neither_lost_nor_repeated(
         assert Counter(visit.run for visit in stage.at("tick")) == {run.id: 3 for run in runs}
         for run in runs:
             assert [event.type async for event in durably.events(run=run)] == QUICK_EVENTS
+        assert await store.is_sound()
+
+
+async def test_a_worker_that_is_cut_off_within_a_transaction_holds_nobody_up_for_long(
+    durably: Durably, store: Store, stage: Stage, workers: Workers
+) -> None:
+    """G6, G7: nobody tells the server that the other side is gone, while the row of the key is locked."""
+
+    async def is_within_transaction() -> bool:
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in %'"
+        return bool(await store.value(f"{sql} AND query LIKE '%concurrency_keys%'"))
+
+    async with Proxy(store.url, stage.notify) as proxy:
+        lost = await workers.start(url=proxy.url)
+        held = stage.hold("end")
+        run, _ = await durably.trigger(short, concurrency_key="key"), await held.reached()
+        proxy.hold_back(is_within_transaction)
+        held.release()
+        await stage.until(lambda: proxy.kept > 0, "the end of the run, half sent")
+        heir = await workers.start()
+        await durably.result(run, timeout=15)
+        assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=5) == "go"
+        assert {visit.pid for visit in stage.at("end")} == {lost.pid, heir.pid}
+        proxy.let_through()
+        assert await heir.stop() == 0
+        assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=10) == "go"
         assert await store.is_sound()

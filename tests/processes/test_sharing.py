@@ -21,7 +21,8 @@ async def test_each_run_is_executed_once_and_those_of_a_key_one_after_the_other_
 ) -> None:
     """G3, G7: four workers and 300 runs, every second of which has a key; the stage has seen all in one order."""
     await workers.start_several(4, lease=10)
-    items = [TriggerItem(None, concurrency_key=f"key {index % KEYS}" if index % 2 else None) for index in range(RUNS)]
+    keys = [f"key {index % KEYS}" if index % 2 else None for index in range(RUNS)]
+    items = [TriggerItem[None](None, concurrency_key=key) for key in keys]
     runs = await durably.trigger_many(short, items)
     await asyncio.gather(*(durably.result(run, timeout=40) for run in runs))
 

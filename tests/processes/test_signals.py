@@ -20,13 +20,21 @@ SOON = 5.0
 on_sqlite = pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("store_kind", "number"),
+    [
+        pytest.param("sqlite-file", signal.SIGTERM, id="sqlite-file-SIGTERM"),
+        pytest.param("sqlite-file", signal.SIGINT, id="sqlite-file-SIGINT"),
+        pytest.param("postgres", signal.SIGTERM, id="postgres-SIGTERM"),
+    ],
+    indirect=["store_kind"],
+)
 async def test_a_stopping_worker_ends_what_it_can_and_hands_back_the_rest_at_once(
     number: signal.Signals, durably: Durably, store: Store, stage: Stage, workers: Workers
 ) -> None:
     """G6: long before the lease ends. G13: nothing counts as a crash, and no attempt is burnt."""
     stopping = await workers.start(lease=LONG, grace=1)
-    rest, _ = await durably.trigger(async_chain), await stage.hold("in b").reached()
+    rest = await stage.held_at("in b", durably.trigger(async_chain))
     held = stage.hold("in b")
     ends, _ = await durably.trigger(chain), await held.reached()
     heir = await workers.start(lease=LONG)
@@ -53,10 +61,11 @@ async def test_a_stopping_worker_ends_what_it_can_and_hands_back_the_rest_at_onc
     assert {visit.pid for visit in stage.visits if visit.run == new.id} == {heir.pid}
 
 
+@on_sqlite
 async def test_a_second_signal_interrupts_now(durably: Durably, stage: Stage, workers: Workers) -> None:
     """G6: the grace is cut short."""
     worker = await workers.start(lease=LONG, grace=LONG)
-    run, _ = await durably.trigger(async_chain), await stage.hold("in b").reached()
+    run = await stage.held_at("in b", durably.trigger(async_chain))
     worker.send(signal.SIGTERM)
     await worker.says(STOPPING)
     began = monotonic()
@@ -109,7 +118,7 @@ async def test_a_third_signal_ends_a_worker_whose_code_does_not_return(
 ) -> None:
     """Like a crash: what it did goes on elsewhere when its lease has run out (G6)."""
     stubborn = await workers.start(grace=LONG)
-    run, _ = await durably.trigger(sync_chain), await stage.hold("in b").reached()
+    run = await stage.held_at("in b", durably.trigger(sync_chain))
     stubborn.send(signal.SIGTERM)
     await stubborn.says(STOPPING)
     stubborn.send(signal.SIGTERM)

@@ -40,10 +40,10 @@ async def test_a_worker_leaves_alone_the_runs_of_jobs_that_it_does_not_know(
 ) -> None:
     """A rolling deploy: neither waiting runs nor those of a dead worker are touched before the new release is here."""
     new = await workers.start(jobs=[LATER], concurrency=1, max_crashes=2)
-    began, _ = await durably.trigger(from_the_next_release), await stage.hold("in a").reached()
+    began = await stage.held_at("in a", durably.trigger(from_the_next_release))
     waiting = await durably.trigger(from_the_next_release)
     old = await workers.start(jobs=JOBS, concurrency=1, max_crashes=2)
-    known, _ = await durably.trigger(chain), await stage.hold("in b").reached()
+    known = await stage.held_at("in b", durably.trigger(chain))
     await new.kill()
     await old.kill()
     heir = await workers.start(jobs=JOBS, max_crashes=1)

@@ -1,7 +1,7 @@
 """A network between workers and PostgreSQL that loses the server's answers: commits are in doubt at will.
 
 What a worker sends always arrives, so it is committed; from `mute` to `cut` nothing comes back. Then all connections
-break, and new ones are let through.
+break, and new ones are let through. Or requests are held back, as when a cable is pulled and nobody has noticed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loses: Condition | None = None
+        self._keeps: Condition | None = None
+        self._let_through = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self.kept = 0
+        """Requests that are held back."""
         self.lost = 0
         """Answers that were lost since `mute`."""
 
@@ -58,9 +63,18 @@ class Proxy:
         self.lost = 0
         self._loses = when or always
 
+    def hold_back(self, when: Condition) -> None:
+        """Keep all requests from the first one on that comes when `when` is true."""
+        self._keeps = when
+
+    def let_through(self) -> None:
+        """Send on what was held back."""
+        self._keeps = None
+        self._let_through.set()
+
     def cut(self) -> None:
         """Break all connections; those that are made now work again."""
-        self._loses = None
+        self._loses = self._keeps = None
         for writer in self._writers:
             writer.transport.abort()
 
@@ -86,10 +100,22 @@ class Proxy:
     async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_answer: bool) -> None:
         """Ends with an error, so that the other direction ends too."""
         while data := await source.read(65536):
-            if is_answer and self._loses is not None and await self._loses():
-                self.lost += 1
+            if await self._is_so(self._loses if is_answer else self._keeps):
+                if is_answer:
+                    self.lost += 1
+                    self._tell()
+                    continue
+                self._keeps = always
+                self.kept += 1
                 self._tell()
-                continue
+                await self._let_through.wait()
             target.write(data)
             await target.drain()
         raise ConnectionResetError
+
+    async def _is_so(self, condition: Condition | None) -> bool:
+        """Ask one after the other: a condition may have one connection to look with."""
+        if condition is None:
+            return False
+        async with self._asking:
+            return await condition()

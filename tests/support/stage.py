@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
 
 PATIENCE = 15.0
 """Seconds for what takes a moment on an idle machine."""
@@ -96,6 +98,13 @@ class Stage:
         hold = Hold(_wanted(point, run, None), self, times)
         self._holds.append(hold)
         return hold
+
+    async def held_at(self, point: str, trigger: Awaitable[T]) -> T:
+        """Await the trigger of a run, and return it once the run is held at this point, where it stays."""
+        hold = self.hold(point)
+        run = await trigger
+        await hold.reached()
+        return run
 
     def answer(self, point: str, word: str, *, run: str | None = None, times: int = 1) -> None:
         """Give the next `times` visitors of this point that word at once."""

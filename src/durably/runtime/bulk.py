@@ -20,7 +20,7 @@ CHUNK = 1000
 """Runs of a `trigger_many` that are under way to the database at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `TriggerItem[Row](row)` lets typing try to set an attribute
 class TriggerItem(Generic[InputT]):
     """One run of a `trigger_many` that has more to say than its input."""
 

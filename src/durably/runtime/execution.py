@@ -215,6 +215,8 @@ class Execution:
 
     async def _leave(self) -> RunStatus | None:
         """Write nothing but that a cancel interrupted these steps."""
+        if isinstance(self.steps.interrupt, Cancelled):
+            await self._recorder.settled(LAST_WORD_SECONDS)  # then it is known which of them were stored before it
         await self._recorder.discard()
         if not isinstance(self.steps.interrupt, Cancelled):
             _logger.warning("%s: the lease is lost, what was under way is dropped", self.where())

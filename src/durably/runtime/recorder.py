@@ -112,6 +112,11 @@ class Recorder:
             return self._verdict
         return await self._write_next(ending)
 
+    async def settled(self, seconds: float) -> None:
+        """Return when no write is under way, at the latest after so many seconds."""
+        if self._pump is not None:
+            await asyncio.wait({self._pump}, timeout=seconds)
+
     async def discard(self) -> None:
         """Drop what is left: nothing may be written any more. A write under way is given up, it could wait for long."""
         _answer(self._drop(), Verdict.REFUSED)

@@ -42,12 +42,13 @@ class _Group:
     operation: Operation[Any]
 
     def tell(self, result: object) -> Wake:
-        """Hand the results out."""
+        """Hand the results out. Returns whom that concerns: nobody, when nothing was claimed or deleted."""
         results: Any = [result] if self.entries[0].write is None else result
         for entry, value in zip(self.entries, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result(value)
-        return self.operation.wakes
+        did_nothing = isinstance(result, list | int) and not result
+        return Wake.NOBODY if did_nothing else self.operation.wakes
 
 
 @dataclass(slots=True)

@@ -86,6 +86,7 @@ class Operation(Generic[T_co]):
     reads: tuple[Statement, ...] = ()
     """Run after the slots were handed out."""
     wakes: Wake = Wake.NOBODY
+    """Whom it concerns; nobody when the result is an empty list or 0."""
     readonly: bool = False
     is_repeatable: bool = True
     """False: when its commit is in doubt, the caller has to find out before it does it again."""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _CONNECT_WITHIN = 10.0
 _ANSWER_WITHIN = 60.0
 _LOCK_TIMEOUT_MS = 100
+_IDLE_TIMEOUT_MS = 5000
+"""After so long within a transaction the server gives up on us: a machine that lost its power says no goodbye, and what
+it has locked would stay locked."""
 _SCHEMA_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 # The tables' statistics lag behind a burst of runs, and a prepared statement keeps its plan. Every statement here is
@@ -45,6 +48,7 @@ _PASSING = (
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.TransactionRollbackError,
     asyncpg.exceptions.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.InternalClientError,
     ConnectionError,
     OSError,
@@ -199,7 +203,9 @@ class _Link:
         self.lock = asyncio.Lock()
         self.is_pooled = False
         waits = 0 if channel is Channel.ASIDE else _LOCK_TIMEOUT_MS
-        self.settings = f"{_PLANNER}; SET lock_timeout = {waits}"
+        self.settings = (
+            f"{_PLANNER}; SET lock_timeout = {waits}; SET idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}"
+        )
 
     async def connected(self) -> Connection:
         """The live connection. Raises DatabaseUnavailable."""
