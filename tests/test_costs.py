@@ -96,7 +96,7 @@ async def test_one_run_after_the_other_costs_a_transaction_a_step_and_few_more(
     durably: Durably, counts: Counts
 ) -> None:
     cost = await cost_of(durably, steps, counts, runs=20, concurrency=1)
-    # Each checkpoint, the end, a claim. On a machine that is held up, the start of a step may go on its own after 20 ms.
+    # Each checkpoint, the end, a claim. Where the machine is held up, the start of a step goes on its own after 20 ms.
     assert STEPS + 1 <= cost.transactions <= 2 * STEPS + 6
     assert cost.statements <= 2 * STEPS + 7
     assert cost.round_trips <= 2 * STEPS + 11
