@@ -88,7 +88,7 @@ def test_the_demo_proves_that_nothing_is_lost_or_done_twice(folder: Path, csv_fi
     words = " ".join(done.stdout.split())
     assert [line for line in PROOF if not re.search(line, words)] == []
     assert "FAILED" not in words
-    assert re.search(r"recovered worker 2 has the run, \d\.\d s after the kill", words)
+    assert re.search(r"recovered worker 2 has the run, \d+\.\d s after the kill", words)
     assert CONTROL_CHARACTERS.findall(done.stdout) == []
     assert left_behind(folder, done.stdout) == []
 

@@ -130,6 +130,30 @@ async def test_every_step_under_way_is_told_to_be_cancelled(app: App) -> None:
     assert await app.durably.get_steps(run) == []
 
 
+async def test_a_step_that_ends_as_its_run_is_cancelled_is_told_to_be_cancelled(app: App) -> None:
+    """G10: whether the interrupt or the refused checkpoint comes first; the step is not stored."""
+
+    @job("cancels-itself")
+    async def cancels_itself(step: Step) -> None:
+        async with asyncio.TaskGroup() as group:
+            for place in range(2):
+                group.create_task(step.run("cancel", cancel, step.run_id, place, key=place))
+
+    async def cancel(run_id: str, place: int) -> str:
+        if place == 0:
+            await app.durably.cancel(run_id)
+        return "too late"
+
+    for _ in range(5):
+        run = await app.execute(cancels_itself)
+        assert run.status is RunStatus.CANCELLED
+        story = await app.story(run)
+        assert "step:cancel cancel[0]" in story[story.index("run:cancel") + 1 :]
+        told = [str(event.step) for event in await app.events(run) if event.type in {"step:complete", "step:cancel"}]
+        assert sorted(told) == ["cancel[0]", "cancel[1]"]
+        assert "cancel[0]" not in await app.step_names(run)
+
+
 async def test_code_that_swallows_the_cancellation_ends_at_its_next_step(app: App) -> None:
     """G10: also with `except CancelledError`, also with `except Exception` around the next step."""
     watched = Watched()

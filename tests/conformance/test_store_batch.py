@@ -16,7 +16,7 @@ from durably.store import actions, keys, leases, runs, steps
 from durably.store.engine import Channel, Engine
 from durably.store.migrate import Mode
 from durably.store.operation import Lane, Operation, Rows, Statement, Wake, Write
-from tests.support.store import LEASE, Store, a_checkpoint, an_end
+from tests.support.store import LEASE, Store, a_checkpoint, an_end, inner_engine, private
 
 
 @dataclass
@@ -327,3 +327,15 @@ async def test_a_locked_file_is_waited_for(store: Store) -> None:
     blocker.execute("COMMIT")
     blocker.close()
     assert (await writing).disposition is Disposition.CREATED
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
+async def test_a_write_takes_the_lock_of_the_file_before_it_reads_and_a_look_never_does(store: Store) -> None:
+    begun: list[str] = []
+    for name in ("_writer", "_reader"):
+        connection: sqlite3.Connection = private(private(inner_engine(store.database), name), "_raw")
+        connection.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
+    await store.enqueue(concurrency_key="k")
+    await store.claim()
+    await store.database.read(runs.list_runs(RunFilter()))
+    assert begun == ["BEGIN IMMEDIATE", "BEGIN IMMEDIATE", "BEGIN"]

@@ -110,7 +110,7 @@ async def test_crashes_with_a_checkpoint_in_between_are_counted_anew(
     for point in ("in a", "in b", "in c"):
         stage.answer(point, DIE)
     run = await durably.trigger(chain)
-    output = await durably.result(run, timeout=15)
+    output = await durably.result(run, timeout=40)
     assert output == [stage.at(point)[-1].made for point in ("in a", "in b", "in c")]
     assert [len(stage.at(point)) for point in ("in a", "in b", "in c")] == [2, 2, 2]
     assert len(workers.others()) == 1

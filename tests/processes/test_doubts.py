@@ -32,7 +32,7 @@ async def test_a_claim_whose_answer_was_lost_is_read_back(
         proxy.mute(is_leased)
         await stage.until(lambda: proxy.lost > 0, "the answer to the claim")
         proxy.cut()
-        ended = await durably.wait(run, timeout=15)
+        ended = await durably.wait(run, timeout=40)
         assert (ended.status, ended.generation, ended.attempt) == (RunStatus.COMPLETED, 1, 1)
         assert len(stage.at("tick")) == 3
 
@@ -73,7 +73,7 @@ async def test_a_worker_that_is_cut_off_within_a_transaction_holds_nobody_up_for
         held.release()
         await stage.until(lambda: proxy.kept > 0, "the end of the run, half sent")
         heir = await workers.start()
-        await durably.result(run, timeout=15)
+        await durably.result(run, timeout=40)
         assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=5) == "go"
         assert {visit.pid for visit in stage.at("end")} == {lost.pid, heir.pid}
         proxy.let_through()

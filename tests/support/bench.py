@@ -67,7 +67,7 @@ class Bench:
         assert found is not None
         return found
 
-    async def until(self, run: StoredRun, *statuses: RunStatus, seconds: float = 15) -> StoredRun:
+    async def until(self, run: StoredRun, *statuses: RunStatus, seconds: float = 40) -> StoredRun:
         """The run as soon as it has one of these statuses (none given: as soon as it has ended)."""
 
         async def has_come() -> bool:
@@ -106,7 +106,7 @@ class Bench:
         return [event.payload_json or "" for event in self.heard if event.type is EventType.WORKER_ERROR]
 
 
-async def eventually(condition: Callable[[], Any], *, seconds: float = 15) -> None:
+async def eventually(condition: Callable[[], Any], *, seconds: float = 40) -> None:
     """Return once the condition holds; look again whenever the loop is idle."""
     async with asyncio.timeout(seconds):
         while True:

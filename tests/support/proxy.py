@@ -47,6 +47,7 @@ class Proxy:
     ) -> None:
         if self._server is not None:
             self._server.close()
+        self.let_through()
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

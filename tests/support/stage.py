@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 15.0
+PATIENCE = 40.0
 """Seconds for what takes a moment on an idle machine."""
 
 

@@ -113,9 +113,10 @@ class Recorder:
         return await self._write_next(ending)
 
     async def settled(self, seconds: float) -> None:
-        """Return when no write is under way, at the latest after so many seconds."""
+        """Return when no write is under way and its verdict was heard, at the latest after so many seconds."""
         if self._pump is not None:
             await asyncio.wait({self._pump}, timeout=seconds)
+        await asyncio.sleep(0)  # callbacks of what was answered just now come first
 
     async def discard(self) -> None:
         """Drop what is left: nothing may be written any more. A write under way is given up, it could wait for long."""

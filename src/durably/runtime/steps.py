@@ -205,10 +205,8 @@ class Steps:
         try:
             verdict = await asyncio.shield(stored)
         except asyncio.CancelledError:
-            if _is_refused(stored):
-                self._leave(step)
-            # else the write goes on: if the step is asked for again, it is waited for and replayed
-            stored.add_done_callback(_look_at)
+            # the write goes on: if the step is asked for again, it is waited for and replayed
+            stored.add_done_callback(partial(self._learn, step))
             self._late[step.name], self._stored[step.name] = stored, record
             self._used.discard(step.name)
             raise
@@ -229,6 +227,11 @@ class Steps:
         record = self._stored[step.name] = self._record(step, StepStatus.FAILED, None, described)
         event = _event(EventType.STEP_FAIL, step, record.completed_at, _payload(described))
         self._recorder.add(Entry(event, step=record))
+
+    def _learn(self, step: StepUnderWay, stored: asyncio.Future[Verdict]) -> None:
+        """Take note of what became of a write that nobody waits for; an error was reported by the recorder."""
+        if not stored.cancelled() and stored.exception() is None and stored.result() is Verdict.REFUSED:
+            self._leave(step)
 
     def _leave(self, step: StepUnderWay) -> None:
         self.under_way.pop(step.name, None)
@@ -287,15 +290,3 @@ def _event(type: EventType, step: StepUnderWay, at: datetime, payload: str | Non
 
 def _payload(error: RunError) -> str:
     return to_json({"error": {"type": error.type, "message": error.message}})
-
-
-def _is_refused(stored: asyncio.Future[Verdict]) -> bool:
-    return (
-        stored.done() and not stored.cancelled() and stored.exception() is None and stored.result() is Verdict.REFUSED
-    )
-
-
-def _look_at(stored: asyncio.Future[Verdict]) -> None:
-    """Take note of an exception that nobody waits for any more; the recorder has reported it."""
-    if not stored.cancelled():
-        stored.exception()
