@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import asyncpg
 import pytest
 
-from durably.errors import DatabaseUnavailable
+from durably.errors import DatabaseUnavailable, UsageError
 from durably.model import Change, Disposition, NewRun, RunFilter, RunStatus, StoredRun, Verdict
 from durably.store import actions, keys, leases, runs, steps
 from durably.store.engine import Channel, Engine
@@ -251,6 +252,44 @@ async def test_closing_waits_for_what_was_submitted(store: Store) -> None:
     await other.close()
     assert {(await task).disposition for task in tasks} == {Disposition.CREATED}
     assert await store.value("SELECT count(*) FROM {runs}") == 10
+
+
+async def test_nothing_connects_again_behind_a_close(store: Store) -> None:
+    """Nobody would close that connection."""
+    other = await store.another()
+    await other.submit(runs.enqueue, store.new())
+    await other.close()
+    with pytest.raises(UsageError, match="closed"):
+        await other.submit(runs.enqueue, store.new())
+    with pytest.raises(UsageError, match="closed"):
+        await other.run(leases.claim(["j"], limit=1, owner="w", token=store.environment.new_id(), lease=LEASE))
+    with pytest.raises(UsageError, match="closed"):
+        await other.read(runs.get_run(store.environment.new_id()))
+    assert await store.value("SELECT count(*) FROM {runs}") == 1
+
+
+@pytest.mark.parametrize("store_kind", ["postgres"], indirect=True)
+async def test_a_connection_that_is_made_during_a_close_is_closed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    go_on = asyncio.Event()
+
+    async def slowly(dsn: str, **options: Any) -> Any:
+        made.set_result(await asyncpg.connect(dsn, **options))
+        await go_on.wait()
+        return made.result()
+
+    engine = store.engine()
+    await engine.open("check")
+    monkeypatch.setattr("durably.store.postgres.connect", slowly)
+    look = asyncio.create_task(engine.transact((Statement("feed_horizon", {}),), Channel.FAST, readonly=True))
+    connection = await made
+    await engine.close()
+    go_on.set()
+    with pytest.raises(DatabaseUnavailable):
+        await look
+    assert connection.is_closed()
 
 
 # --- lost connections for real ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
@@ -154,6 +155,34 @@ async def test_it_stops_at_once_and_twice(bench: Bench) -> None:
     async with asyncio.timeout(3):
         await keeper.stop()
         await keeper.stop()
+
+
+class LateThread(SystemEnvironment):
+    """Its threads begin when they may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_begin = threading.Event()
+        self.started: list[Thread] = []
+
+    def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
+        def late() -> None:
+            self.may_begin.wait()
+            target()
+
+        self.started.append(super().start_thread(name, late))
+        return self.started[0]
+
+
+async def test_it_stops_when_it_is_told_so_before_its_thread_has_begun(bench: Bench) -> None:
+    late = LateThread()
+    keeper = Keeper(bench.database, settings=Settings(), environment=late)
+    keeper.start()
+    stop = asyncio.create_task(keeper.stop())
+    await asyncio.sleep(0)  # now it was told
+    late.may_begin.set()
+    await stop
+    assert not late.started[0].is_alive()
 
 
 async def test_a_loop_that_is_blocked_for_ten_leases_lets_its_runs_go(

@@ -14,7 +14,15 @@ from functools import partial
 from typing import Any
 
 from durably.environment import Environment
-from durably.errors import Cancelled, DatabaseUnavailable, Interrupt, LeaseLost, SerializationError, Stopping
+from durably.errors import (
+    Cancelled,
+    DatabaseUnavailable,
+    Interrupt,
+    LeaseLost,
+    SerializationError,
+    Stopping,
+    UsageError,
+)
 from durably.jobs import Job
 from durably.model import DraftEvent, Ending, EventType, Lease, LeaseState, RunStatus, StoredRun, Verdict
 from durably.rules import outcome
@@ -230,7 +238,7 @@ class Execution:
             )
             try:
                 await self._place.database.run(cancel_step(self.tenure.lease, event), timeout=LAST_WORD_SECONDS)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, UsageError) as error:
                 self._place.reporter.error("cancel", error, run=self.stored)
             else:
                 self._place.reporter.step_cancelled(self.stored, event)
@@ -250,7 +258,7 @@ class Execution:
         run_id = self.stored.id
         try:
             run = await self._place.database.read(get_run(run_id), timeout=LAST_WORD_SECONDS)
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, UsageError):
             run = None
         if run is not None and run.status is RunStatus.CANCELLED and run.generation == self.stored.generation:
             return Cancelled(run_id)

@@ -36,6 +36,7 @@ class Keeper:
         self._loop = self._main
         self._thread: Thread | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self._ended: asyncio.Future[None] = self._main.create_future()
         self._unsubscribe: Callable[[], None] | None = None
         self._renewer = Renewer(database.twin(), settings=settings, environment=environment, tell=self._tell)
@@ -103,10 +104,13 @@ class Keeper:
 
     async def _work(self, watch: Watch) -> None:
         self._task = asyncio.current_task()
+        if self._is_stopping:  # told so before the thread came here
+            return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renewer.run())
             group.create_task(watch.run())
 
     def _cancel(self) -> None:
+        self._is_stopping = True
         if self._task is not None:
             self._task.cancel()

@@ -57,8 +57,10 @@ class Session:
                 return
             self.is_closed = True
             self.is_open = False
-            await self.tail.close()
-            await self.database.close()
+            try:
+                await self.tail.close()
+            finally:
+                await self.database.close()
 
 
 class Sessions:

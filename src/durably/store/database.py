@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable
+from durably.errors import DatabaseUnavailable, UsageError
 from durably.store import engine as engines
 from durably.store.batch import Batcher
 from durably.store.engine import Channel, Engine, LockTimeout
@@ -45,6 +45,7 @@ class Database:
 
     `run`, `submit` and `read` repeat what a lost connection or a busy database left undone, which is safe: ids, tokens
     and write numbers are the caller's. They raise DatabaseUnavailable after `timeout` seconds; None waits for ever.
+    After `close` they raise UsageError.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Database:
         self._migrate: Mode = migrate
         self._callbacks: list[Callable[[Wake], None]] = []
         self._is_listening = False
+        self._is_closed = False
         self._lanes = {
             Lane.FAST: Batcher(self._transact, Channel.FAST, self._committed, environment.random),
             Lane.KEYED: Batcher(self._transact, Channel.KEYED, self._committed, environment.random),
@@ -70,24 +72,30 @@ class Database:
 
     async def open(self) -> None:
         """Connect, and bring the tables up to date or check them. Raises SchemaError, DatabaseUnavailable."""
+        self._is_closed = False
         await self._engine.open(self._migrate)
 
     async def close(self) -> None:
-        """Wait for the writes that were submitted, then disconnect."""
-        for lane in self._lanes.values():
-            await lane.close()
-        await self._engine.close()
+        """Wait for the writes that were submitted, then disconnect. Whoever comes later gets a UsageError."""
+        self._is_closed = True
+        try:
+            for lane in self._lanes.values():
+                await lane.close()
+        finally:
+            await self._engine.close()
 
     async def run(
         self, operation: Operation[T], *, lane: Lane = Lane.KEYED, timeout: float | None = 10.0
     ) -> T:  # becomes DatabaseUnavailable
         """The operation's result, after its commit, which it may share with others of the lane."""
+        self._check_open()
         return await self._lanes[lane].run(operation, timeout)
 
     async def submit(
         self, write: Write[ItemT, ResultT], item: ItemT, *, timeout: float | None = 10.0
     ) -> ResultT:  # becomes DatabaseUnavailable
         """The item's result, after the commit that it shares with what arrived at the same time."""
+        self._check_open()
         return await self._lanes[write.lane].submit(write, item, timeout)
 
     async def read(self, operation: Operation[T], *, timeout: float | None = 10.0) -> T:  # becomes DatabaseUnavailable
@@ -112,9 +120,14 @@ class Database:
         """A second Database on the same data, for another thread's loop; with connections of its own where it can."""
         return Database(self._engine.twin(), self.environment, "auto", self.shown, self.default_lease)
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this Durably was closed")
+
     async def _read(self, operation: Operation[T]) -> T:
         wait = _FIRST_WAIT
         while True:
+            self._check_open()
             try:
                 return await engines.run(self._engine, operation, Channel.READ)
             except (DatabaseUnavailable, LockTimeout):

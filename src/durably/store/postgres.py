@@ -80,6 +80,8 @@ class PostgresEngine:
     async def open(self, mode: Mode) -> None:
         """See `Engine`."""
         link = self._links[Channel.KEYED]
+        for one in self._links.values():
+            one.is_open = True
         async with link.lock:
             connection = await link.connected()
             known = migrations("postgres", self._prefix)
@@ -91,9 +93,12 @@ class PostgresEngine:
 
     async def close(self) -> None:
         """See `Engine`."""
-        await self._waker.close()
-        for link in self._links.values():
-            await link.close()
+        try:
+            await self._waker.close()
+        finally:
+            for link in self._links.values():
+                link.is_open = False
+            await asyncio.gather(*(link.close() for link in self._links.values()))
 
     async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
         """See `Engine`. Reads share the keyed lane's connection."""
@@ -102,6 +107,7 @@ class PostgresEngine:
             async with link.lock:
                 return await self._transact(link, statements, readonly=readonly)
         aside = _Link(self._url, channel)
+        aside.is_open = True
         try:
             return await self._transact(aside, statements, readonly=readonly)
         finally:
@@ -201,6 +207,8 @@ class _Link:
         self._url = url
         self._raw: Connection | None = None
         self.lock = asyncio.Lock()
+        self.is_open = False
+        """A write that comes behind `close` makes no new connection, for nobody would close it."""
         self.is_pooled = False
         waits = 0 if channel is Channel.ASIDE else _LOCK_TIMEOUT_MS
         self.settings = (
@@ -209,9 +217,13 @@ class _Link:
 
     async def connected(self) -> Connection:
         """The live connection. Raises DatabaseUnavailable."""
+        if not self.is_open:
+            raise DatabaseUnavailable("it is not open")
         if self._raw is None or self._raw.is_closed():
             async with _translated(self):
                 self._raw = await connect(self._url.location)
+                if not self.is_open:
+                    raise ConnectionError("closed while it connected")
                 self.is_pooled = await is_pooled(self._raw)
                 if self.is_pooled:
                     await self.close()
