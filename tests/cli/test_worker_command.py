@@ -28,6 +28,10 @@ durably = Durably("sqlite:///jobs.db")
 async def add(step: Step, n: int) -> int:
     return n + 1
 
+@job("loop")
+async def loop(step: Step) -> str:
+    return type(asyncio.get_running_loop()).__module__
+
 @job("wait")
 async def wait(step: Step) -> str:
     Path("started").touch()
@@ -35,7 +39,7 @@ async def wait(step: Step) -> str:
         await asyncio.sleep(0.02)
     return "done"
 
-jobs = [add, wait]
+jobs = [add, loop, wait]
 number = 1
 """
 
@@ -76,13 +80,16 @@ def run_with(tmp_path: Path, work: Callable[[Durably], Awaitable[None]]) -> None
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("loop", ["auto", "asyncio"])
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_it_works_until_a_signal_comes(start: Start, tmp_path: Path, kind: signal.Signals) -> None:
-    process = start("app:durably", "app", "--concurrency", "2")
-    wait_for_line(process, "worker ready: add, wait (process ")
+def test_it_works_until_a_signal_comes(start: Start, tmp_path: Path, kind: signal.Signals, loop: str) -> None:
+    process = start("app:durably", "app", "--concurrency", "2", "--loop", loop)
+    wait_for_line(process, "worker ready: add, loop, wait (process ")
 
     async def trigger(durably: Durably) -> None:
         assert await durably.trigger_and_wait("add", 1, timeout=20) == 2
+        used = await durably.trigger_and_wait("loop", timeout=20)
+        assert str(used).startswith("uvloop" if loop == "auto" else "asyncio")
 
     run_with(tmp_path, trigger)
     process.send_signal(kind)
@@ -153,6 +160,18 @@ def test_wrong_arguments_are_named_in_one_line(start: Start, arguments: tuple[st
     assert process.returncode == 1
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_uvloop_is_missed_only_where_it_was_asked_for(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ModuleNotFoundError('gone', name='uvloop')")
+    process = start("app:durably", "app", "--loop", "uvloop")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (
+        1,
+        "durably: uvloop is not installed: `pip install uvloop`, or use --loop asyncio\n",
+    )
+    fallen_back = start("app:durably", "app")
+    wait_for_line(fallen_back, "worker ready")
 
 
 def test_what_is_wrong_within_the_users_module_keeps_its_traceback(start: Start, tmp_path: Path) -> None:

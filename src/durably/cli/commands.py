@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from durably import DurablyError
+from durably.cli.loops import Loop, run
 from durably.cli.targets import find_durably, find_jobs, make_current_directory_importable
 from durably.cli.worker import run_worker
 
@@ -27,13 +27,14 @@ def worker(
     jobs: Annotated[list[str], typer.Argument(metavar="JOBS...", help="Modules with jobs, or module:attribute.")],
     concurrency: Annotated[int | None, typer.Option(min=1, help="How many runs at once.")] = None,
     grace: Annotated[float | None, typer.Option(min=0, help="Seconds that runs may go on after a signal.")] = None,
+    loop: Annotated[Loop, typer.Option(help="The event loop; auto is uvloop where it is installed.")] = Loop.AUTO,
 ) -> None:
     """Work until SIGTERM or SIGINT, then stop in good order; a second signal interrupts what is still running."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     make_current_directory_importable()
     try:
         target = find_durably(durably)
-        asyncio.run(run_worker(target, find_jobs(jobs), concurrency=concurrency, grace=grace))
+        run(run_worker(target, find_jobs(jobs), concurrency=concurrency, grace=grace), loop)
     except DurablyError as error:
         print(f"durably: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
