@@ -23,6 +23,8 @@ from tools.counting import Counts, counting
 
 STEPS = 5
 SQLITE_OR_POSTGRES = ["sqlite-file", "postgres"]
+CHORES = ("find_drift", "purge_keys", "purge_events")
+"""What a worker does when it starts, and then not for a minute or more."""
 pytestmark = pytest.mark.parametrize("store_kind", SQLITE_OR_POSTGRES, indirect=True)
 
 
@@ -134,14 +136,34 @@ async def test_an_idle_worker_asks_little_per_poll(store_url: str, counts: Count
     assert store is not None
     poll = timedelta(milliseconds=50)
     async with Durably(store_url, poll_interval=poll) as durably, durably.worker([plain]):
-        await enough(lambda: counts.of("claim") >= 5)
+        await enough(lambda: counts.of("look") >= 5)
+        await enough(lambda: all(counts.of(chore) for chore in CHORES))
         counts.clear()
-        await enough(lambda: counts.of("claim") >= 20)
-        polls = counts.of("claim")
-        assert sum(counts.transactions.values()) <= 5 * polls
-        assert sum(counts.statements.values()) <= 8 * polls
-        assert counts.of("renew") == 0  # there is nothing to renew
-        assert counts.wakes == 0  # a look that finds nothing concerns nobody
+        await enough(lambda: counts.of("look") >= 20)
+        assert sum(counts.statements.values()) == counts.of("look")  # it writes nothing, and claims nothing
+        assert counts.wakes == 0
+
+
+async def test_a_worker_that_waits_asks_little_per_poll(store_url: str, counts: Counts, store: object) -> None:
+    """It holds a lease, and its slots are full: a look at the work, and one at the leases."""
+    assert store is not None
+    begun = asyncio.Event()
+
+    @job("waiting")
+    async def waiting(_step: Step) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    poll = timedelta(milliseconds=500)
+    async with Durably(store_url, poll_interval=poll, lease=timedelta(minutes=10)) as durably:
+        await durably.trigger(waiting)
+        async with durably.worker([waiting], max_concurrent_runs=1, grace=timedelta(0)):
+            await begun.wait()
+            await enough(lambda: all(counts.of(chore) for chore in CHORES))
+            counts.clear()
+            await enough(lambda: counts.of("look") >= 3 and counts.of("lapsed") >= 3)
+            looks = counts.of("look") + counts.of("lapsed")
+            assert sum(counts.statements.values()) == looks
 
 
 async def enough(is_so: Callable[[], bool]) -> None:

@@ -55,6 +55,7 @@ class CountingEngine:
         self._inner = inner
         self.counts = counts
         self.is_shared = inner.is_shared
+        self.is_parallel = inner.is_parallel
 
     async def open(self, mode: Mode) -> None:
         """See `Engine`."""

@@ -15,6 +15,7 @@ from tests.support.bench import Gate, eventually
 from tests.support.store import a_checkpoint
 
 SHARED = ["sqlite-file", "postgres"]
+SHORT = timedelta(milliseconds=300)
 
 calls: list[str] = []
 
@@ -172,8 +173,9 @@ async def crash(app: App, run: Run[Any], *, times: int) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "key"])
-async def test_a_run_that_keeps_killing_its_process_is_failed_and_says_so(app: App, key: str | None) -> None:
+async def test_a_run_that_keeps_killing_its_process_is_failed_and_says_so(make_app: MakeApp, key: str | None) -> None:
     """G13: after `max_crashes` leases that expired without a new checkpoint. Its key's slot is free again."""
+    app = await make_app(lease=SHORT)
     run = await app.durably.trigger(two, concurrency_key=key)
     await crash(app, run, times=3)
     behind = await app.durably.trigger(two, concurrency_key=key)
@@ -203,8 +205,9 @@ async def test_a_crash_after_a_new_checkpoint_starts_the_count_anew(app: App) ->
     assert (ended.status, ended.attempt) == (RunStatus.COMPLETED, 4)
 
 
-async def test_a_run_failed_by_crashes_can_be_resumed(app: App) -> None:
+async def test_a_run_failed_by_crashes_can_be_resumed(make_app: MakeApp) -> None:
     """G8, G13: after the cause is mended."""
+    app = await make_app(lease=SHORT)
     run = await app.durably.trigger(two)
     await crash(app, run, times=3)
     assert await app.process(two) == 0
@@ -238,9 +241,13 @@ async def test_interruptions_in_good_order_are_no_crashes(make_app: MakeApp) -> 
     assert (ended.status, ended.attempt, ended.generation) == (RunStatus.COMPLETED, 1, 4)
 
 
-async def test_a_late_renewal_that_nobody_beat_keeps_the_run(make_app: MakeApp) -> None:
-    """G3: an expired lease that nobody took is renewed, and the run goes on as if nothing had been."""
-    app = await make_app(poll_interval=timedelta(seconds=60))
+@pytest.mark.parametrize("poll", [timedelta(milliseconds=5), timedelta(seconds=60)])
+async def test_a_late_renewal_that_nobody_beat_keeps_the_run(make_app: MakeApp, poll: timedelta) -> None:
+    """G3: an expired lease that nobody took is renewed, and the run goes on as if nothing had been.
+
+    Least of all does its own worker take it, however often that looks for expired leases.
+    """
+    app = await make_app(poll_interval=poll, max_crashes=1 if poll < SHORT else 3)
     gate = Gate()
 
     @job("late")

@@ -173,7 +173,7 @@ async def test_a_driver_behind_a_class_of_ones_own_leases_each_run_once(make_app
 
 
 async def test_due_crashed_and_old_runs_are_seen_to_while_every_slot_is_busy(make_app: MakeApp) -> None:
-    app = await make_app(max_concurrent_runs=1, max_crashes=1)
+    app = await make_app(max_concurrent_runs=1, max_crashes=1, lease=timedelta(milliseconds=300))
     gate = Gate()
 
     @job("busy")

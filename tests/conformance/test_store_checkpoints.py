@@ -248,3 +248,38 @@ async def test_a_resumed_run_keeps_its_checkpoints_and_logs(store: Store) -> Non
     assert [step.name for step in await store.database.read(steps.load_steps(run.id))] == ["step"]
     assert (again.completed_steps, again.next_step, again.error, again.attempt) == (1, 1, None, 2)
     assert len(await store.database.read(events.load_logs(run.id))) == 1
+
+
+async def test_the_events_of_a_step_have_their_places_among_the_others(store: Store) -> None:
+    run = await store.leased()
+    start, done = EventType.STEP_START, EventType.STEP_COMPLETE
+    kinds = [
+        an_event(start, "a"),
+        an_event(start, "b", position=1),
+        a_log("in a", "a"),
+        an_event(done, "b", position=1),
+        an_event(done, "a"),
+        an_event(EventType.LOG_WRITE, None, payload_json="{}"),
+    ]
+    records = (a_step(run, "b", 1), a_step(run, "a", 0))
+    ending = Ending(status=RunStatus.COMPLETED, output_json="1")
+    assert await store.write(run, 1, steps=records, events=tuple(kinds), ending=ending) is Verdict.STORED
+    told = [(event.seq, event.type.value, event.step) for event in await store.events(run)]
+    assert told[2:] == [
+        (3, "step:start", "a"),
+        (4, "step:start", "b"),
+        (5, "log:write", "a"),
+        (6, "step:complete", "b"),
+        (7, "step:complete", "a"),
+        (8, "log:write", None),
+        (9, "run:complete", None),
+    ]
+    assert await store.is_sound()
+
+
+async def test_a_step_that_failed_and_completed_in_one_write_has_all_its_events(store: Store) -> None:
+    run = await store.leased()
+    kinds = (EventType.STEP_START, EventType.STEP_FAIL, EventType.STEP_START, EventType.STEP_COMPLETE)
+    await store.write(run, steps=(a_step(run),), events=tuple(an_event(kind) for kind in kinds))
+    assert (await store.event_types(run))[2:] == [kind.value for kind in kinds]
+    assert await store.is_sound()

@@ -114,6 +114,15 @@ async def test_live_leases_do_not_stand_before_expired_ones(store: Store) -> Non
     assert [(await store.get(run)).generation for run in live] == [1, 1, 1]
 
 
+async def test_whoever_takes_over_leaves_out_what_it_executes_itself(store: Store) -> None:
+    mine, theirs, also_mine = [await store.leased() for _ in range(3)]
+    await store.expire(mine, theirs, also_mine)
+    held = [mine.id, also_mine.id, store.environment.new_id()]
+    assert ids(await store.claim_expired(limit=2, held=held)) == [theirs.id]
+    assert [(await store.get(run)).generation for run in (mine, theirs, also_mine)] == [1, 2, 1]
+    assert await store.event_types(mine) == ["run:trigger", "run:leased"]
+
+
 async def test_a_new_checkpoint_forgets_the_crashes(store: Store) -> None:
     run = await store.taken_over(await store.taken_over(await store.leased()))
     assert run.crashes == 2
@@ -179,6 +188,26 @@ async def test_a_late_renewal_succeeds_when_nobody_was_faster(store: Store) -> N
     await store.expire(run)
     assert await store.database.run(leases.renew([Lease(run.id, 1)], lease=LEASE)) == [LeaseState.RENEWED]
     assert await store.claim_expired() == []
+
+
+async def test_a_look_at_leases_tells_those_that_are_not_in_force_and_changes_nothing(store: Store) -> None:
+    live, late, lost, cancelled, ended = [await store.leased() for _ in range(5)]
+    await store.taken_over(lost)
+    await store.cancel(cancelled)
+    await store.end(ended)
+    await store.expire(late)
+    before = await store.snapshot()
+    asked = [Lease(run.id, 1) for run in (cancelled, live, late, lost, ended)]
+    absent = Lease(store.environment.new_id(), 1)
+    found = await store.database.read(leases.lapsed([*asked, absent]))
+    assert found == {
+        asked[0]: LeaseState.CANCELLED,
+        asked[2]: LeaseState.BUSY,
+        asked[3]: LeaseState.LOST,
+        asked[4]: LeaseState.LOST,
+        absent: LeaseState.LOST,
+    }
+    assert await store.snapshot() == before
 
 
 async def test_a_renewal_tells_what_became_of_each_lease_in_order(store: Store) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -17,12 +17,15 @@ import asyncpg
 import pytest
 
 from durably.environment import SystemEnvironment
-from durably.store import leases
-from durably.store.operation import Statement
-from durably.store.postgres import PostgresEngine
+from durably.model import Ending, EventType, Lease, RunStatus, RunWrite, StepRecord, StepStatus
+from durably.store import leases, steps
+from durably.store.engine import Channel
+from durably.store.operation import Operation, Statement
+from durably.store.postgres import PostgresEngine, settings
 from durably.store.url import parse_url
-from tests.support.bulk import operations, statements
+from tests.support.bulk import number_of, operations, run_id, statements
 from tests.support.store import (
+    AT,
     LEASE,
     SCHEMA,
     TABLES,
@@ -45,6 +48,15 @@ MOST_ROWS = 1500
 
 KEEPS_CUSTOM = {"list by job", "list by job, next page"}
 """Without the value of LIMIT the plan is so much dearer that PostgreSQL keeps to custom plans: looked at is that."""
+
+
+CHANNELS = {
+    "claim": [Channel.CLAIM],
+    "claim, nothing there": [Channel.CLAIM],
+    "write_runs": [Channel.FAST, Channel.ASIDE],
+}
+"""Where an operation is sent, unless that is the keyed lane's connection. Each has settings of its own."""
+LOOKED_AT = [(name, channel) for name in NAMES for channel in CHANNELS.get(name, [Channel.KEYED])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +92,36 @@ async def _fill(url: str, *, analyze_full: bool) -> None:
 
 @pytest.fixture
 async def connection(filled_url: str) -> AsyncIterator[Any]:
-    """A connection with the settings of the engine's own."""
+    """A connection in a transaction that leaves nothing behind."""
     opened = await asyncpg.connect(filled_url)
-    link = PostgresEngine(parse_url(filled_url), ENVIRONMENT, SCHEMA)._links  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's settings
-    await opened.execute(next(iter(link.values())).settings)
     await opened.execute("BEGIN")
     yield opened
     await opened.execute("ROLLBACK")
     await opened.close()
 
 
-async def nodes(connection: Any, url: str, name: str, mode: str) -> list[tuple[str, list[Node]]]:
+async def nodes(
+    connection: Any, url: str, name: str, mode: str | None, channel: Channel = Channel.KEYED
+) -> list[tuple[str, list[Node]]]:
     """What each statement of an operation reads; they are run one after the other, as in its transaction."""
+    await connection.execute(settings(channel))
+    if mode is not None and name not in KEEPS_CUSTOM:
+        await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
+    plans = await explained(connection, url, operations(MANY, ENVIRONMENT.new_id())[name])
+    return [(statement, list(_nodes(plan))) for statement, plan in plans]
+
+
+async def explained(connection: Any, url: str, operation: Operation[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The plan of each statement of an operation as it was executed."""
     engine = PostgresEngine(parse_url(url), ENVIRONMENT, SCHEMA)
-    mode = "auto" if name in KEEPS_CUSTOM else mode
-    await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
-    found: list[tuple[str, list[Node]]] = []
-    for statement in operations(MANY, ENVIRONMENT.new_id())[name].plan():
+    found: list[tuple[str, dict[str, Any]]] = []
+    for statement in operation.plan():
         found += [(statement.name, each) for each in await _explained(connection, engine, statement)]
     return found
 
 
-async def _explained(connection: Any, engine: PostgresEngine, statement: Statement) -> list[list[Node]]:
-    found: list[list[Node]] = []
+async def _explained(connection: Any, engine: PostgresEngine, statement: Statement) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for sql, arguments in engine._bind(statement):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
         await connection.execute(f"PREPARE looked_at AS {sql}")
         given = f"({', '.join(map(literal, arguments))})" if arguments else ""
@@ -110,7 +129,7 @@ async def _explained(connection: Any, engine: PostgresEngine, statement: Stateme
             await connection.execute(f"EXPLAIN EXECUTE looked_at {given}")
         text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE looked_at {given}")
         await connection.execute("DEALLOCATE looked_at")
-        found.append(list(_nodes(json.loads(text)[0]["Plan"])))
+        found.append(json.loads(text)[0]["Plan"])
     return found
 
 
@@ -127,8 +146,8 @@ def literal(value: object) -> str:
     """The value as SQL; its type is that of the parameter."""
     if value is None:
         return "NULL"
-    if isinstance(value, list):
-        return literal("{" + ",".join(map(_element, cast("list[object]", value))) + "}")
+    if isinstance(value, list | tuple):
+        return literal("{" + ",".join(map(_element, cast("Sequence[object]", value))) + "}")
     if isinstance(value, datetime):
         return literal(value.isoformat())
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
@@ -140,9 +159,11 @@ def _element(value: object) -> str:
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
-@pytest.mark.parametrize("name", NAMES)
-async def test_every_statement_uses_its_index(connection: Any, filled_url: str, name: str, mode: str) -> None:
-    for statement, found in await nodes(connection, filled_url, name, mode):
+@pytest.mark.parametrize(("name", "channel"), LOOKED_AT)
+async def test_every_statement_uses_its_index(
+    connection: Any, filled_url: str, name: str, channel: Channel, mode: str
+) -> None:
+    for statement, found in await nodes(connection, filled_url, name, mode, channel):
         assert [node for node in found if node.kind == "Seq Scan" and node.of != "concurrency_keys"] == [], statement
         assert [node for node in found if node.rows > MOST_ROWS] == [], statement
 
@@ -152,6 +173,67 @@ async def test_a_plan_that_reads_everything_would_be_noticed(connection: Any) ->
     [node] = _nodes(json.loads(text)[0]["Plan"])
     assert node.kind == "Seq Scan"
     assert node.rows > MOST_ROWS
+
+
+def a_batch() -> Operation[Any]:
+    """Checkpoints of 50 runs, of which 25 come with the run's end."""
+    first = number_of("leased", MANY)
+    both: list[RunWrite] = []
+    for place in range(50):
+        lease = Lease(run_id(first + place), 1)
+        ending = Ending(status=RunStatus.COMPLETED, output_json="1") if place % 2 else None
+        step = StepRecord(
+            run_id=lease.run_id,
+            name="b",
+            position=1,
+            status=StepStatus.COMPLETED,
+            output_json="1",
+            error=None,
+            generation=1,
+            started_at=AT,
+            completed_at=AT,
+        )
+        events = (an_event(EventType.STEP_START, "b"), an_event(EventType.STEP_COMPLETE, "b"))
+        both.append(RunWrite(lease=lease, number=1, steps=(step,), events=events, ending=ending))
+    return steps.write_fast.build(both)
+
+
+def _parts(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _parts(child)
+
+
+async def test_a_batch_looks_up_its_runs_in_order_and_joins_nothing_row_by_row(
+    connection: Any, filled_url: str
+) -> None:
+    await connection.execute(settings(Channel.FAST))
+    [(_, plan)] = await explained(connection, filled_url, a_batch())
+    parts = [part for part in _parts(plan) if part["Actual Loops"] > 0]
+    assert {part["Actual Loops"] for part in parts} == {1}
+    indexes = {(part["Node Type"], part["Index Name"]) for part in parts if "Index Name" in part}
+    assert indexes == {("Index Scan", "runs_pkey")}  # not a bitmap, which would lock them in another order
+
+
+async def test_a_claim_looks_through_what_waits_once_and_then_goes_by_id(connection: Any, filled_url: str) -> None:
+    await connection.execute(settings(Channel.CLAIM))
+    [(_, plan)] = await explained(connection, filled_url, operations(MANY, ENVIRONMENT.new_id())["claim"])
+    indexes = [part["Index Name"] for part in _parts(plan) if "Index Name" in part]
+    assert sorted(indexes) == ["runs_claimable", "runs_pkey", "runs_pkey"]
+
+
+async def test_what_is_sent_all_the_time_is_planned_once(connection: Any, filled_url: str) -> None:
+    engine = PostgresEngine(parse_url(filled_url), ENVIRONMENT, SCHEMA)
+    await connection.execute(settings(Channel.FAST))
+    [(sql, arguments)] = engine._bind(a_batch().plan()[0])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
+    await connection.execute(f"PREPARE sent AS {sql}")
+    for _ in range(3):
+        await connection.execute(f"EXECUTE sent ({', '.join(map(literal, arguments))})")
+    row = await connection.fetchrow(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'sent'"
+    )
+    await connection.execute("DEALLOCATE sent")
+    assert tuple(row) == (3, 0)
 
 
 # --- HOT updates ------------------------------------------------------------------------------------
@@ -202,25 +284,38 @@ async def test_a_claim_does_touch_an_index_and_is_counted(store: Store) -> None:
 
 async def test_plans_that_were_made_while_the_tables_were_empty_still_use_their_indexes(postgres_url: str) -> None:
     """A worker prepares its statements on an empty database, keeps their plans, and then the burst comes."""
-    engine = PostgresEngine(parse_url(postgres_url), ENVIRONMENT, SCHEMA)
     async with Store("postgres", postgres_url) as store:
-        worker, filler = await store.connect(), await store.connect()
-        await worker.execute(f"{next(iter(engine._links.values())).settings}; SET plan_cache_mode = force_generic_plan")  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's settings
-        looks: list[tuple[str, str]] = []
-        for name in NAMES:
-            for statement in operations(MANY, ENVIRONMENT.new_id())[name].plan():
-                for sql, arguments in engine._bind(statement):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
-                    given = f"({', '.join(map(literal, arguments))})" if arguments else ""
-                    await worker.execute(f"PREPARE look_{len(looks)} AS {sql}")
-                    await worker.execute(f"EXPLAIN EXECUTE look_{len(looks)} {given}")
-                    looks.append((f"{name}: {statement.name}", f"EXECUTE look_{len(looks)} {given}"))
+        filler = await store.connect()
+        looks: list[tuple[str, Any, str]] = []
+        for channel in {channel for _, channel in LOOKED_AT}:
+            worker = await store.connect()
+            await worker.execute(f"{settings(channel)}; SET plan_cache_mode = force_generic_plan")
+            for name in [name for name, at in LOOKED_AT if at is channel]:
+                looks += [(f"{name}: {title}", worker, text) for title, text in await _prepared(worker, name)]
         for table in TABLES:
             await filler.execute(fill(f"ALTER TABLE {{{table}}} SET (autovacuum_enabled = off)", postgres=True))
         for text in statements(MANY, postgres=True):
             await filler.execute(text)
-        await worker.execute("BEGIN")
-        dear = [(name, node) for name, text in looks for node in await _dear(worker, text)]
+        dear: list[tuple[str, Node]] = []
+        for name, worker, text in looks:
+            await worker.execute("BEGIN")
+            dear += [(name, node) for node in await _dear(worker, text)]
+            await worker.execute("ROLLBACK")
         assert dear == []
+
+
+async def _prepared(worker: Any, name: str) -> list[tuple[str, str]]:
+    """Prepare an operation's statements and have them planned. Returns how to execute them, by their names."""
+    engine = PostgresEngine(parse_url("postgresql://absent/x"), ENVIRONMENT, SCHEMA)
+    made: list[tuple[str, str]] = []
+    for statement in operations(MANY, ENVIRONMENT.new_id())[name].plan():
+        for sql, arguments in engine._bind(statement):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
+            given = f"({', '.join(map(literal, arguments))})" if arguments else ""
+            title = f"look_{NAMES.index(name)}_{len(made)}"
+            await worker.execute(f"PREPARE {title} AS {sql}")
+            await worker.execute(f"EXPLAIN EXECUTE {title} {given}")
+            made.append((statement.name, f"EXECUTE {title} {given}"))
+    return made
 
 
 async def _dear(connection: Any, execute: str) -> list[Node]:

@@ -1,20 +1,29 @@
-"""G14 on SQLite: every statement uses its index, and costs the same however much is finished or waits."""
+"""G14 on SQLite: every statement uses its index, and costs the same however much is finished or waits.
+
+What is written most often is one call into SQLite, which gives the interpreter's lock away once.
+"""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from durably.environment import SystemEnvironment
+from durably.model import Verdict
+from durably.store import leases, sqlite_programs, steps
 from durably.store.catalogue import fill_tables
 from durably.store.migrate import migrations
+from durably.store.operation import Lane, Operation, combine
 from durably.store.sqlite import SqliteEngine
+from durably.store.sqlite_programs import Block, Programs
 from durably.store.url import parse_url
 from tests.support.bulk import MANY, operations, statements
+from tests.support.store import LEASE, Store, a_checkpoint, an_end, inner_engine, private
 
 ENVIRONMENT = SystemEnvironment()
 FEW = 300
@@ -42,6 +51,7 @@ def filled(many: int, *, analyze: bool) -> sqlite3.Connection:
         raw.execute(statement)
     if analyze:
         raw.execute("ANALYZE")
+    Programs(raw)
     return raw
 
 
@@ -59,11 +69,16 @@ def many(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
     raw.close()
 
 
+def blocks(operation: Operation[Any]) -> list[Block]:
+    """The operation as a connection gets it."""
+    engine = SqliteEngine(parse_url("sqlite://"), ENVIRONMENT)
+    return [engine._bind(statement, place) for place, statement in enumerate(operation.plan())]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
+
+
 def bound(name: str, size: int) -> list[tuple[str, Any]]:
     """The operation's statements with their parameters, in order."""
-    engine = SqliteEngine(parse_url("sqlite://"), ENVIRONMENT)
     operation = operations(size, ENVIRONMENT.new_id())[name]
-    return [part for statement in operation.plan() for part in engine._bind(statement)]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
+    return [(text, block.params) for block in blocks(operation) for text in block.texts]
 
 
 def scans(raw: sqlite3.Connection, name: str) -> list[str]:
@@ -115,3 +130,107 @@ def test_a_plan_that_reads_everything_would_be_noticed(many: sqlite3.Connection)
     text = fill_tables("SELECT * FROM {runs} r WHERE r.output = 'x'", "durably_")
     [detail] = [row[3] for row in many.execute(f"EXPLAIN QUERY PLAN {text}")]
     assert re.match(rf"SCAN (?:{TABLE})\b(?! VIRTUAL)", detail)
+
+
+# --- one call a transaction -------------------------------------------------------------------------
+
+
+ONE_CALL = ("claim", "write_runs", "write_runs, endings", "enqueue, plain")
+
+
+def program(raw: sqlite3.Connection, *names: str) -> list[Any]:
+    """What SQLite does, instruction by instruction, for these operations in one transaction."""
+    made = operations(MANY, ENVIRONMENT.new_id())
+    parts = blocks(combine([made[name] for name in names]))
+    found = Programs(raw).program(parts)
+    assert found is not None
+    return raw.execute(f"EXPLAIN {found.text}", found.values(parts)).fetchall()
+
+
+def written_indexes(raw: sqlite3.Connection, instructions: list[Any]) -> set[str]:
+    """The indexes of runs that the instructions open for writing."""
+    roots = dict(
+        raw.execute("SELECT rootpage, name FROM sqlite_master WHERE tbl_name = 'durably_runs' AND type = 'index'")
+    )
+    return {roots[row[3]] for row in instructions if row[1] == "OpenWrite" and row[4] == 0 and row[3] in roots}
+
+
+def test_a_checkpoint_touches_no_index_of_runs(many: sqlite3.Connection) -> None:
+    assert written_indexes(many, program(many, "write_runs")) == set()
+    assert "durably_runs_leased" in written_indexes(many, program(many, "write_runs, endings"))
+
+
+@pytest.mark.parametrize("name", ONE_CALL)
+def test_a_program_takes_the_lock_of_the_file_before_it_reads(many: sqlite3.Connection, name: str) -> None:
+    begun = [(row[2], row[3]) for row in program(many, name) if row[1] == "Transaction"]
+    assert begun[0] == (0, 1)
+
+
+def test_what_is_not_there_has_no_statement() -> None:
+    texts = " ".join(text for text, _ in bound("write_runs, endings", FEW))
+    assert "durably_steps" not in texts
+    assert "durably_logs" not in texts
+    texts = " ".join(text for text, _ in bound("write_runs", FEW))
+    assert "json_each(:endings)" not in texts
+    assert "durably_concurrency_keys" not in texts
+
+
+@pytest.fixture
+def calls(store: Store) -> Iterator[list[str]]:
+    """Statements that were handed to SQLite; those of a trigger's body are told as the statement that fired it."""
+    raw: sqlite3.Connection = private(private(inner_engine(store.database), "_writer"), "_raw")
+    found: list[str] = []
+    raw.set_trace_callback(lambda text: None if text in found else found.append(text))
+    yield found
+    raw.set_trace_callback(None)
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file", "sqlite-memory"], indirect=True)
+async def test_what_is_written_most_often_is_one_call(store: Store, calls: list[str]) -> None:
+    for round_ in range(2):
+        calls.clear()
+        await store.trigger()
+        [run] = await store.claim()
+        await store.store(a_checkpoint(run))
+        await store.store(an_end(run, number=2))
+        made = [text for text in calls if text.startswith("CREATE TEMP TRIGGER")]
+        assert len(made) == (4 if round_ == 0 else 0)
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
+async def test_a_claim_beside_a_write_is_the_same_call(store: Store, calls: list[str]) -> None:
+    for _ in range(2):
+        run = await store.leased()
+        other = await store.trigger()
+        calls.clear()
+        claim = leases.claim(["job"], limit=1, owner="me", token=ENVIRONMENT.new_id(), lease=LEASE)
+        both = combine([steps.write_fast.build([a_checkpoint(run)]), claim])
+        results: Any = await store.database.run(both, lane=Lane.FAST)
+        assert [each.id for each in results[1]] == [other.id]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
+@pytest.mark.parametrize("is_one_call", [True, False])
+async def test_the_rows_of_a_claim_are_what_it_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, is_one_call: bool
+) -> None:
+    if not is_one_call:
+        monkeypatch.setattr(sqlite_programs, "_MOST", 0)
+    await store.trigger(labels={"a": 'b"\\'}, input='{"é":"\\u0000"}', concurrency_key="k")
+    [run] = await store.claim()
+    assert run == await store.get(run)
+    again = a_checkpoint(replace(run, generation=7))
+    assert await store.store(again) is Verdict.REFUSED
+    assert await store.store(a_checkpoint(run)) is Verdict.STORED
+    assert await store.end(run, number=2) is Verdict.STORED
+    assert await store.event_types(run) == [
+        "run:trigger",
+        "run:leased",
+        "step:start",
+        "log:write",
+        "step:complete",
+        "run:complete",
+    ]
+    assert await store.is_sound()

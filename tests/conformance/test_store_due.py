@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from durably.model import Hold
+from durably.model import Hold, Outlook
 from durably.store import due
 from tests.support.store import Store, ids
 
@@ -24,21 +24,81 @@ async def test_a_run_at_a_time_is_held_until_then(store: Store) -> None:
     assert (run.hold, run.available_at) == (Hold.TIME, at)
 
 
-async def test_due_runs_are_released_and_the_next_one_is_told(store: Store) -> None:
+async def test_due_runs_are_released(store: Store) -> None:
     soon, later = await store.trigger(delay=HOUR), await store.trigger(delay=2 * HOUR)
     await store.make_due(soon)
     released = await store.database.run(due.release_due(10))
     assert (released.released, released.keys) == (1, ())
-    assert released.next_in is not None
-    assert HOUR < released.next_in <= 2 * HOUR
     assert ids(await store.claim()) == [soon.id]
     assert (await store.get(later)).hold is Hold.TIME
 
 
-async def test_without_waiting_runs_there_is_no_next(store: Store) -> None:
+async def test_without_waiting_runs_nothing_is_released(store: Store) -> None:
     await store.trigger()
     released = await store.database.run(due.release_due(10))
-    assert (released.released, released.keys, released.next_in) == (0, (), None)
+    assert (released.released, released.keys) == (0, ())
+
+
+async def look(store: Store, *jobs: str, max_crashes: int = 2) -> Outlook:
+    return await store.database.read(due.look(jobs or ("job",), max_crashes=max_crashes))
+
+
+def what(outlook: Outlook) -> set[str]:
+    """What a look found."""
+    return {name for name in ("claimable", "expired", "crashed", "due", "next_due") if getattr(outlook, name)}
+
+
+async def test_a_look_at_nothing_finds_nothing(store: Store) -> None:
+    assert await look(store) == Outlook(claimable=False, expired=False, crashed=False, due=False, next_due=None)
+    await store.leased()
+    await store.trigger(job="unserved")
+    await store.leased(job="elsewhere")
+    await store.end(await store.leased())
+    assert what(await look(store)) == set()
+
+
+async def test_a_look_tells_what_is_claimable_and_only_by_these_jobs(store: Store) -> None:
+    await store.trigger()
+    await store.trigger(job="keyed", concurrency_key="k")
+    await store.trigger(job="behind", concurrency_key="k")
+    assert [what(await look(store, job)) for job in ("job", "keyed")] == [{"claimable"}] * 2
+    assert what(await look(store, "behind", "absent")) == set()
+    assert what(await look(store, "behind", "absent", "keyed")) == {"claimable"}
+
+
+async def test_a_look_tells_what_expired_from_what_crashed_too_often(store: Store) -> None:
+    once = await store.leased()
+    twice = await store.taken_over(await store.leased(job="crashing"))
+    assert what(await look(store, "job", "crashing")) == set()
+    await store.expire(once, twice)
+    assert what(await look(store)) == {"expired"}
+    assert what(await look(store, "crashing")) == {"crashed"}
+    assert what(await look(store, "job", "crashing")) == {"expired", "crashed"}
+    assert what(await look(store, "job", "crashing", max_crashes=3)) == {"expired"}
+
+
+async def test_a_look_tells_when_the_next_run_is_due(store: Store) -> None:
+    """Whatever its job is: any worker releases it."""
+    soon, later = await store.trigger(delay=HOUR), await store.trigger(job="elsewhere", delay=3 * HOUR)
+    first = await look(store)
+    assert what(first) == {"next_due"}
+    assert first.next_due is not None
+    assert timedelta(0) < first.next_due <= HOUR
+    await store.make_due(soon)
+    second = await look(store)
+    assert what(second) == {"due", "next_due"}
+    assert second.next_due is not None
+    assert 2 * HOUR < second.next_due <= 3 * HOUR
+    await store.make_due(later)
+    assert what(await look(store)) == {"due"}
+
+
+async def test_a_look_finds_due_runs_of_a_key_until_they_are_admitted(store: Store) -> None:
+    [run] = [await store.trigger(delay=HOUR, concurrency_key="k")]
+    await store.make_due(run)
+    assert what(await look(store)) == {"due"}
+    await store.database.run(due.admit_due(["k"]))
+    assert what(await look(store)) == {"claimable"}
 
 
 async def test_no_more_runs_are_released_than_asked(store: Store) -> None:

@@ -135,12 +135,12 @@ async def test_no_step_starts_while_the_lease_is_uncertain(faulty: tuple[FaultyE
 async def test_an_outage_is_reported_with_growing_pauses_and_work_goes_on_after_it(
     faulty: tuple[FaultyEngine, Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("durably.runtime.claims.CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr("durably.runtime.maintenance.LOOK_SECONDS", 0.05)
     engine, bench = faulty
 
     async with bench.worker(three):
         engine.away(is_away=True)
-        await eventually(lambda: sum('"claim"' in error for error in bench.errors()) >= 3)
+        await eventually(lambda: sum('"look"' in error for error in bench.errors()) >= 3)
         assert engine.count < 100
         engine.away(is_away=False)
         run = await bench.until(await bench.trigger(three))

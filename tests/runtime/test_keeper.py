@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,11 @@ from durably.runtime.context import Step
 from durably.runtime.keeper import Keeper
 from durably.runtime.settings import Settings
 from durably.runtime.tenure import Tenure
+from durably.store.engine import Engine
 from durably.store.leases import claim
+from durably.store.operation import Statement
 from tests.support.bench import Bench, eventually
+from tests.support.faults import FaultyEngine
 from tests.support.store import Store
 
 SHORT = timedelta(milliseconds=300)
@@ -146,6 +150,95 @@ async def test_a_late_renewal_keeps_a_run_that_nobody_took(bench: Bench, keeper:
     await eventually(lambda: holder.tenure.is_certain)
     run = await bench.run(holder.run)
     assert (run.status, run.generation, holder.ended) == (RunStatus.LEASED, holder.run.generation, [])
+
+
+async def test_who_holds_and_drops_signals_the_thread_only_when_it_sleeps(
+    bench: Bench, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+    send = keeper._send  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what is counted
+    renewer = keeper._renewer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - whether it sleeps
+
+    def count(fn: Callable[..., object], *args: object) -> None:
+        if fn != renewer.look:  # wake-ups of other databases come too
+            sent.append(fn)
+        send(fn, *args)
+
+    monkeypatch.setattr(keeper, "_send", count)
+    await eventually(lambda: renewer._is_asleep)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+    first = await hold(bench, keeper)
+    for _ in range(1000):
+        other = Holder(bench, first.run)
+        keeper.hold(other.tenure)
+        keeper.drop(other.tenure)
+    assert len(sent) == 1
+    await renewal(bench, first)
+    keeper.drop(first.tenure)
+    await eventually(lambda: renewer._is_asleep)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+    assert len(sent) == 1
+    second = await hold(bench, keeper)
+    await renewal(bench, second)
+    assert len(sent) == 2
+
+
+async def test_its_thread_watches_nothing_while_nothing_is_held(bench: Bench) -> None:
+    keeper = Keeper(bench.database, settings=Settings(lease=SHORT), environment=bench.environment)
+    waiters: Any = vars(keeper._renewer._holding)["_waiters"]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else tells
+    keeper.start()
+    await eventually(lambda: bool(waiters))
+    first = await hold(bench, keeper)
+    await eventually(lambda: not waiters)
+    keeper.drop(first.tenure)
+    await eventually(lambda: bool(waiters))
+    await keeper.stop()
+
+
+@pytest.fixture
+async def slow(store: Store) -> AsyncIterator[tuple[FaultyEngine, Bench, Keeper]]:
+    """Give a keeper that has no renewal to do during a test, and its engine."""
+    engines: list[FaultyEngine] = []
+
+    def wrap(engine: Engine) -> Engine:
+        engines.append(FaultyEngine(engine))
+        return engines[-1]
+
+    bench = Bench(await store.through(wrap))
+    made = Keeper(bench.database, settings=Settings(lease=timedelta(hours=1)), environment=bench.environment)
+    made.start()
+    yield engines[0].twins[0], bench, made
+    await made.stop()
+
+
+async def test_between_renewals_it_looks_for_cancels_without_writing(
+    slow: tuple[FaultyEngine, Bench, Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durably.runtime.renewer.LOOK_SECONDS", 0.02)
+    engine, bench, keeper = slow
+    asked: list[str] = []
+
+    def note(_number: int, statements: Sequence[Statement]) -> bool:
+        asked.extend(each.name for each in statements)
+        return False
+
+    engine.before = note
+    holder = await hold(bench, keeper, lease=timedelta(hours=1))
+    await eventually(lambda: len(asked) >= 5)
+    assert set(asked) == {"lapsed"}
+
+    monkeypatch.setattr(keeper._renewer, "look", lambda: None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the wake-up gets lost
+    await bench.cancel(holder.run)
+    await eventually(lambda: holder.ended == [LeaseState.CANCELLED])
+    assert set(asked) == {"lapsed"}
+
+
+async def test_a_wake_up_tells_it_of_a_cancel_at_once(
+    slow: tuple[FaultyEngine, Bench, Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durably.runtime.renewer.LOOK_SECONDS", 3600.0)
+    _, bench, keeper = slow
+    holder = await hold(bench, keeper, lease=timedelta(hours=1))
+    await bench.cancel(holder.run)
+    await eventually(lambda: holder.ended == [LeaseState.CANCELLED])
 
 
 async def test_it_stops_at_once_and_twice(bench: Bench) -> None:

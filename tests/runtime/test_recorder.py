@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -20,6 +21,7 @@ from durably.model import (
     StepStatus,
     Verdict,
 )
+from durably.runtime.flusher import Flusher
 from durably.runtime.recorder import MAX_ENTRIES, MAX_WAITING_LOGS, Entry, Recorder
 from tests.support.bench import eventually
 
@@ -28,35 +30,47 @@ COMPLETED = Ending(status=RunStatus.COMPLETED, output_json="1")
 
 
 class Book:
-    """What a recorder wrote; `answers` are the verdicts or errors of the next writes."""
+    """What a recorder wrote, and its author; `answers` are the verdicts or errors of the next writes."""
 
     def __init__(self) -> None:
         self.writes: list[RunWrite] = []
         self.announced: list[str] = []
         self.failed: list[Exception] = []
         self.refusals = 0
+        self.given_up = 0
         self.answers: list[Verdict | Exception] = []
         self.held: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
         self.recorder = Recorder(
-            self._store,
-            Lease("r", 1),
-            concurrency_key="k",
-            announce=lambda entry: self.announced.append(entry.event.type),
-            refused=self._refused,
-            failed=self.failed.append,
+            self._send, Lease("r", 1), concurrency_key="k", author=self, flusher=Flusher(), loop=loop
         )
 
-    async def _store(self, write: RunWrite) -> Verdict:
+    def _send(self, write: RunWrite, answer: Callable[[Verdict | None, Exception | None], None]) -> Callable[[], None]:
         self.writes.append(write)
+        task = asyncio.create_task(self._answer(answer))
+        return lambda: self._give_up(task)
+
+    async def _answer(self, answer: Callable[[Verdict | None, Exception | None], None]) -> None:
         if self.held is not None:
             await asyncio.shield(self.held)
-        answer = self.answers.pop(0) if self.answers else Verdict.STORED
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        word = self.answers.pop(0) if self.answers else Verdict.STORED
+        if isinstance(word, Exception):
+            answer(None, word)
+        else:
+            answer(word, None)
 
-    async def _refused(self) -> None:
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        self.given_up += 1
+        task.cancel()
+
+    def announce(self, entry: Entry) -> None:
+        self.announced.append(entry.event.type)
+
+    async def refused(self) -> None:
         self.refusals += 1
+
+    def write_failed(self, error: Exception) -> None:
+        self.failed.append(error)
 
     def shape(self) -> list[tuple[int, list[str], int]]:
         return [(write.number, [event.type for event in write.events], len(write.steps)) for write in self.writes]
@@ -139,7 +153,7 @@ async def test_the_end_waits_for_the_write_under_way_and_comes_last() -> None:
     stored = book.recorder.store(done())
     await asyncio.sleep(0)
     book.recorder.add(line())
-    ending = asyncio.create_task(book.recorder.end(COMPLETED))
+    ending = book.recorder.end(COMPLETED)
     await asyncio.sleep(0)
     book.held.set_result(None)
     assert [await stored, await ending] == [Verdict.STORED, Verdict.STORED]
@@ -207,14 +221,41 @@ async def test_discarding_gives_up_a_write_under_way() -> None:
     book.held = asyncio.get_running_loop().create_future()
     stored = book.recorder.store(done())
     await asyncio.sleep(0)
-    await book.recorder.discard()
+    book.recorder.discard()
     assert stored.cancelled()
+    assert book.given_up == 1
 
 
-async def test_discarding_gives_up_a_write_that_has_not_begun() -> None:
+async def test_discarding_drops_what_was_not_sent() -> None:
     book = Book()
+    book.held = asyncio.get_running_loop().create_future()
+    under_way, waiting = book.recorder.store(done("a")), book.recorder.store(done("b"))
+    book.recorder.discard()
+    assert under_way.cancelled()
+    assert await waiting is Verdict.REFUSED
+    assert len(book.writes) == 1
+
+
+async def test_a_wait_that_was_cancelled_can_be_taken_up_again() -> None:
+    """The write goes on; its verdict comes to the new future."""
+    book = Book()
+    book.held = asyncio.get_running_loop().create_future()
+    first, second = done("a"), done("b")
+    for entry in (first, second):  # one is under way, one waits for it
+        book.recorder.store(entry).cancel()
+    again = [book.recorder.again(entry) for entry in (first, second)]
+    book.held.set_result(None)
+    assert await asyncio.gather(*again) == [Verdict.STORED, Verdict.STORED]
+    assert await book.recorder.again(first) is Verdict.STORED
+
+
+async def test_an_end_during_a_write_is_not_told_before_it_is_stored() -> None:
+    book = Book()
+    book.held = asyncio.get_running_loop().create_future()
     stored = book.recorder.store(done())
-    async with asyncio.timeout(5):
-        await book.recorder.discard()
-    assert await stored is Verdict.REFUSED
-    assert book.writes == []
+    end = book.recorder.end(COMPLETED)
+    book.held.set_result(None)
+    assert await stored is Verdict.STORED
+    assert not end.done()
+    assert await end is Verdict.STORED
+    assert [write.ending for write in book.writes] == [None, COMPLETED]

@@ -197,7 +197,7 @@ async def test_a_run_that_keeps_crashing_is_failed(bench: Bench, store: Store) -
         found = [run for operation in claims for run in await bench.database.run(operation)]
         await store.expire(*found)
 
-    async with bench.worker(echo, max_crashes=2):
+    async with bench.worker(echo, max_crashes=2, lease=timedelta(milliseconds=300)):
         run = await bench.until(run)
 
     assert run.error is not None

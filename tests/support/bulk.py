@@ -181,10 +181,16 @@ def operations(many: int, new_id: str) -> dict[str, Operation[Any]]:
         "claim": leases.claim(JOBS, **claim),
         "claim, nothing there": leases.claim(["absent", "job-0"], **claim, floor=2**60),
         "claim_expired": leases.claim_expired(JOBS, **claim, max_crashes=3),
+        "claim_expired, some held": leases.claim_expired(
+            JOBS, **claim, max_crashes=3, held=[run.id for run in expired]
+        ),
+        "look": due.look(JOBS, max_crashes=3),
+        "look, nothing there": due.look(["absent"], max_crashes=3),
         "claimed": leases.claimed(JOBS, token=new_id),
         "crashed": leases.crashed(JOBS, max_crashes=1, limit=10),
         "fail_crashed": leases.fail_crashed(expired, max_crashes=1),
         "renew": leases.renew([Lease(run.id, 1) for run in leased], lease=LEASE),
+        "lapsed": leases.lapsed([Lease(run.id, 1) for run in (*leased, *expired)]),
         "write_runs": steps.write_fast.build(writes),
         "write_runs, endings": steps.write_keyed.build([an_end(run) for run in slots]),
         "cancel_step": steps.cancel_step(Lease(leased[0].id, 1), an_event(EventType.STEP_CANCEL)),

@@ -16,6 +16,7 @@ class FaultyEngine:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.is_shared = engine.is_shared
+        self.is_parallel = engine.is_parallel
         self.count = 0
         self.is_away = False
         self.before: Callable[[int, Sequence[Statement]], bool] = lambda _number, _statements: False

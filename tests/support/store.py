@@ -199,7 +199,12 @@ class Store:
         return await (database or self.database).run(operation, lane=Lane.FAST)
 
     async def claim_expired(
-        self, *jobs: str, limit: int = 10, max_crashes: int = 100, database: Database | None = None
+        self,
+        *jobs: str,
+        limit: int = 10,
+        max_crashes: int = 100,
+        held: Sequence[str] = (),
+        database: Database | None = None,
     ) -> list[StoredRun]:
         operation = leases.claim_expired(
             jobs or ("job",),
@@ -208,6 +213,7 @@ class Store:
             token=self.environment.new_id(),
             lease=LEASE,
             max_crashes=max_crashes,
+            held=held,
         )
         return await (database or self.database).run(operation, lane=Lane.FAST)
 

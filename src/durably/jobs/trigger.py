@@ -34,6 +34,9 @@ class TriggerOptions:
     run_at: datetime | None = None
 
 
+_NO_OPTIONS = TriggerOptions()
+
+
 def build_run(
     target: Target[Any, Any] | str,
     input: object,
@@ -49,7 +52,7 @@ def build_run(
     but its types: for a new run made of an old one.
     """
     target = target if isinstance(target, Target) else JobRef(target)
-    options = options or TriggerOptions()
+    options = options or _NO_OPTIONS
     input_json, value = target.input_codec.parse(input, field="input", max_bytes=max_bytes)
     defaults = _resolve(target.defaults if use_defaults else Defaults(), value)
     key = _first(options.idempotency_key, defaults.idempotency_key)

@@ -37,6 +37,7 @@ from durably.model.written import (
     Lease,
     LeaseState,
     LogEntry,
+    Outlook,
     RunWrite,
     Verdict,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "LogLevel",
     "LogLine",
     "NewRun",
+    "Outlook",
     "Progress",
     "Run",
     "RunError",

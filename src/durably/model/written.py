@@ -86,11 +86,11 @@ class Verdict(StrEnum):
 
 
 class LeaseState(StrEnum):
-    """What a renewal learned about one lease."""
+    """What a renewal, or a look, learned about one lease."""
 
     RENEWED = "renewed"
     BUSY = "busy"
-    """Somebody has the row locked; try again soon."""
+    """It was not renewed, for somebody has the row locked; or, in a look, it ran out and nobody took it. Renew soon."""
     CANCELLED = "cancelled"
     LOST = "lost"
     """Another generation, another status, or no row."""
@@ -124,15 +124,28 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What there is to do for a worker, as one look found it."""
+
+    claimable: bool
+    expired: bool
+    """The lease of a run ran out, and another worker may continue it."""
+    crashed: bool
+    """The lease of a run ran out too often."""
+    due: bool
+    """The start time of a run has come."""
+    next_due: timedelta | None
+    """How long until that of the next one comes; None when none waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """What a look at the runs that wait for their time found."""
+    """What became of runs whose start time has come."""
 
     released: int
     """Runs that became claimable."""
     keys: tuple[str, ...]
     """Concurrency keys with due runs that still have to be admitted."""
-    next_in: timedelta | None
-    """How long until the next run is due; None when none waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,6 @@ def step_name(name: object, key: object) -> str:
     if len(full) > MAX_STEP_NAME:
         shown = f"{full[:60]}..."
         raise ValidationError("name", f"{shown!r} has {len(full)} characters, at most {MAX_STEP_NAME} are allowed")
-    if _UNFIT.search(full):
+    if not full.isprintable() and _UNFIT.search(full):
         raise ValidationError("name", f"{full!r} must not contain control characters or lone surrogates")
     return full

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -52,7 +51,7 @@ def build_runs(
     """Return the runs that these items ask for: `TriggerItem`s, or bare inputs. Raises ValidationError."""
     built: list[NewRun] = []
     for index, (item, run_id) in enumerate(zip(items, ids, strict=True)):
-        given, options = (item.input, item.options()) if _is_item(item) else (item, TriggerOptions())
+        given, options = (item.input, item.options()) if _is_item(item) else (item, None)
         try:
             built.append(build_run(target, given, id=run_id, max_bytes=max_bytes, options=options))
         except ValidationError as error:
@@ -68,10 +67,5 @@ async def store_all(database: Database, built: Sequence[NewRun]) -> list[Enqueue
     """Store runs together; each either is stored or met a conflict. Raises the first error after all have ended."""
     stored: list[Enqueued] = []
     for start in range(0, len(built), CHUNK):
-        chunk = built[start : start + CHUNK]
-        submitted = (database.submit(store_runs.enqueue, new) for new in chunk)
-        for result in await asyncio.gather(*submitted, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
-            stored.append(result)
+        stored += await database.submit_all(store_runs.enqueue, built[start : start + CHUNK])
     return stored

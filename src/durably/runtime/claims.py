@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 
 from durably.environment import Environment
 from durably.errors import DatabaseUnavailable
-from durably.model import Lease, StoredRun
+from durably.model import StoredRun
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.settings import Settings
 from durably.store.database import Database
-from durably.store.leases import claim, claim_expired, claimed, renew
-from durably.store.operation import Lane, Operation, Rows
+from durably.store.leases import claim, claim_expired, claimed
+from durably.store.operation import Lane, Operation
 
 CLAIM_SECONDS = 5.0
 
@@ -49,10 +48,11 @@ class Claims:
         self._doubtful: list[_Attempt] = []
         self._found: list[Claimed] = []
 
-    async def take(self, limit: int, *, held: Sequence[Lease] | None = None) -> list[Claimed]:
+    async def take(self, limit: int, *, held: Sequence[str] | None = None) -> list[Claimed]:
         """Lease up to `limit` runs. Raises DatabaseUnavailable; what was leased all the same comes with the next call.
 
-        With `held`, the leases that are held here, runs whose lease expired go first: they have waited longest.
+        With `held`, the ids of the runs under way here, other runs whose lease expired go first: they have waited
+        longest. One under way here is not taken: its lease is only late, or its code has not ended yet.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + CLAIM_SECONDS
@@ -68,7 +68,7 @@ class Claims:
                 await asyncio.sleep(wait)
                 held = None  # what expired during an outage may still be renewed by those who hold it
 
-    async def _take(self, limit: int, held: Sequence[Lease] | None) -> list[Claimed]:
+    async def _take(self, limit: int, held: Sequence[str] | None) -> list[Claimed]:
         """A failed attempt leaves its runs to the next one, which reads them back."""
         found = self._found
         await self._resolve_doubts()
@@ -79,17 +79,17 @@ class Claims:
         self._found = []
         return found
 
-    def _expired(self, limit: int, held: Sequence[Lease]) -> tuple[_Attempt, Operation[list[StoredRun]]]:
+    def _expired(self, limit: int, held: Sequence[str]) -> tuple[_Attempt, Operation[list[StoredRun]]]:
         attempt = self._attempt()
-        operation = claim_expired(
+        return attempt, claim_expired(
             self._jobs,
             limit=limit,
             owner=self._owner,
             token=attempt.token,
             lease=self._settings.lease,
             max_crashes=self._settings.max_crashes,
+            held=(*held, *(one.run.id for one in self._found)),
         )
-        return attempt, _renewed_first(operation, held, self._settings.lease)
 
     def _pending(self, limit: int) -> tuple[_Attempt, Operation[list[StoredRun]]]:
         attempt = self._attempt()
@@ -109,20 +109,6 @@ class Claims:
 
     async def _send(self, request: tuple[_Attempt, Operation[list[StoredRun]]]) -> None:
         attempt, operation = request
-        runs = await self._database.run(operation, lane=Lane.FAST, timeout=CLAIM_SECONDS)
+        runs = await self._database.run(operation, lane=Lane.CLAIM, timeout=CLAIM_SECONDS)
         self._doubtful.remove(attempt)
         self._found += [Claimed(run, attempt.until) for run in runs]
-
-
-def _renewed_first(
-    operation: Operation[list[StoredRun]], held: Sequence[Lease], lease: timedelta
-) -> Operation[list[StoredRun]]:
-    """Renew our own leases in the same transaction: one that is only late must not be taken from ourselves."""
-    if not held:
-        return operation
-    renewal = renew(held, lease=lease)
-
-    def decode(results: Sequence[Rows]) -> list[StoredRun]:
-        return operation.decode(results[len(renewal.statements) :])
-
-    return replace(operation, statements=(*renewal.statements, *operation.statements), decode=decode)

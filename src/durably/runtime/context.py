@@ -19,7 +19,7 @@ from durably.model import DraftEvent, EventType, Labels, LogEntry, Progress, Sto
 from durably.rules.outcome import MAX_MESSAGE_BYTES, printable
 from durably.runtime.log import StepLog
 from durably.runtime.recorder import Entry
-from durably.runtime.returns import check_function, is_async, return_type
+from durably.runtime.returns import function_of
 from durably.runtime.steps import Key, Replayed, Steps, StepUnderWay, current_step, is_loop_running
 from durably.runtime.trigger import Children, TriggerKeywords
 
@@ -38,7 +38,7 @@ class _Base(Generic[DepsT_co]):
         self._run = run
         self._deps = deps
         self._children = children
-        self._log = StepLog(self._write_log, self._describe)
+        self._log: StepLog | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._run.job!r}, {self._run.id!r})"
@@ -72,7 +72,7 @@ class _Base(Generic[DepsT_co]):
     @property
     def aborted(self) -> bool:
         """Whether the run was cancelled, lost, or is to be handed back: long blocking code should return soon."""
-        return self._steps.interrupt is not None
+        return self._steps.is_closed or self._steps.interrupt is not None
 
     @property
     def log(self) -> StepLog:
@@ -81,6 +81,8 @@ class _Base(Generic[DepsT_co]):
         `extra={...}` becomes the line's data. Lines between steps are stored by the first execution that comes
         there; a replay only passes them on to logging.
         """
+        if self._log is None:
+            self._log = StepLog(self._write_log, self._describe)
         return self._log
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
@@ -156,12 +158,15 @@ class Step(_Base[DepsT_co]):
         The value is decoded to `returns`, else to the return annotation of `fn`, else to plain JSON. Raises what
         `fn` raises, DuplicateStep, and SerializationError for a value that JSON would change.
         """
-        check_function(name, fn)
-        tp = return_type(fn) if returns is None else returns
-        begun = await self._steps.begin(name, key, tp)
-        if isinstance(begun, Replayed):
-            return begun.value
-        return await self._steps.perform(begun, fn, args)
+        steps = self._steps
+        function = function_of(name, fn, returns)
+        step = steps.begin_new(name, key, function.codec)
+        if step is None:
+            begun = await steps.begin(name, key, function.codec)
+            if isinstance(begun, Replayed):
+                return begun.value
+            step = begun
+        return await steps.perform(step, fn, args, is_async=function.is_async)
 
     async def trigger(
         self,
@@ -203,11 +208,10 @@ class SyncStep(_Base[DepsT_co]):
 
         `fn` is called in the thread of the job. The rest is as in `Step.run`.
         """
-        check_function(name, fn)
-        if is_async(fn):
+        function = function_of(name, fn, returns)
+        if function.is_async:
             raise UsageError(f"step {name!r}: a def job cannot run an async function; make the job an async def")
-        tp = return_type(fn) if returns is None else returns
-        begun = self._wait(self._steps.begin(name, key, tp))
+        begun = self._wait(self._steps.begin(name, key, function.codec))
         if isinstance(begun, Replayed):
             return begun.value
         token = current_step.set(begun)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from _thread import interrupt_main
+from asyncio import CancelledError
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.environment import Environment
 from durably.errors import (
@@ -27,21 +30,24 @@ from durably.jobs import Job
 from durably.model import DraftEvent, Ending, EventType, Lease, LeaseState, RunStatus, StoredRun, Verdict
 from durably.rules import outcome
 from durably.runtime.context import Step, SyncStep
-from durably.runtime.recorder import Recorder
+from durably.runtime.flusher import Flusher
+from durably.runtime.recorder import Entry, Recorder, Send
 from durably.runtime.reporting import Reporter
 from durably.runtime.settings import Settings
-from durably.runtime.steps import Steps
+from durably.runtime.steps import Steps, is_loop_running
 from durably.runtime.tenure import Tenure
 from durably.runtime.threads import Raised, Result, Returned, Threads
 from durably.runtime.trigger import Children
 from durably.store.database import Database
 from durably.store.runs import get_run
-from durably.store.steps import cancel_step, load_steps, store_write
+from durably.store.steps import cancel_step, load_steps
 
 LAST_WORD_SECONDS = 5.0
 """How long what is only nice to have (why a lease ended, a `step:cancel`) may take."""
 
 _logger = logging.getLogger("durably.worker")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,90 +60,125 @@ class Workplace:
     reporter: Reporter
     threads: Threads
     children: Children
+    loop: asyncio.AbstractEventLoop
+    """Asking for the running loop is a system call, which is dear on some machines."""
+    flusher: Flusher
+    send: Send
     deps: object
 
 
 class Execution:
     """A leased run in the hands of this worker. `tenure` is for the keeper, `interrupt` for whoever ends it."""
 
-    def __init__(self, place: Workplace, run: StoredRun, job: Job[Any, Any], *, until: float) -> None:
-        """`until` is where the belief in the lease ends, in monotonic seconds."""
+    def __init__(
+        self,
+        place: Workplace,
+        run: StoredRun,
+        job: Job[Any, Any],
+        *,
+        until: float,
+        over: Callable[[], None],
+    ) -> None:
+        """`until` is where the belief in the lease ends, in monotonic seconds.
+
+        `over` is called once, when no user code of the run goes on any more and its end is about to be written.
+        """
         self.stored = run
-        self.tenure = Tenure(
-            Lease(run.id, run.generation), until=until, environment=place.environment, ended=self._lease_ended
-        )
+        lease = Lease(run.id, run.generation)
+        self.tenure = Tenure(lease, until=until, environment=place.environment, ended=self._lease_ended)
         self._place = place
         self._job = job
+        self._over = over
         self._recorder = Recorder(
-            partial(store_write, place.database),
-            self.tenure.lease,
+            place.send,
+            lease,
             concurrency_key=run.concurrency_key,
-            announce=partial(place.reporter.stored, run),
-            refused=self._refused,
-            failed=partial(place.reporter.error, "write", run=run),
+            author=self,
+            flusher=place.flusher,
+            loop=place.loop,
         )
         self.steps = Steps(
+            loop=place.loop,
             environment=place.environment,
             recorder=self._recorder,
             tenure=self.tenure,
             threads=place.threads,
             max_value_bytes=place.settings.max_value_bytes,
         )
-        self._user: asyncio.Task[Result[object]] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        """The task that runs user code, while it does."""
+        self._end: asyncio.Future[Verdict] | None = None
+        self._is_given_up = False
         self._is_stopping = False
-        self._limit: asyncio.Timeout | None = None
+        self._was_cancelled = False
         self._was_interrupted_by_hand = False
 
     async def run(self) -> RunStatus | None:
         """Execute the run. Returns how it ended: `pending` when handed back, None when the lease was lost.
 
-        When the waiting task is cancelled the run is handed back first. After a KeyboardInterrupt in user code it is
+        When the task is cancelled the run is handed back first. After a KeyboardInterrupt in user code it is
         handed back too, and the main thread interrupted: raised here it would stop the loop amid everything else.
         """
-        work = asyncio.create_task(self._work(), name=f"durably-run-{self.stored.id}")
-        was_cancelled = False
-        while not work.done():
-            try:
-                await asyncio.wait({work})
-            except asyncio.CancelledError:
-                was_cancelled = True
-                self.interrupt(Stopping(self.stored.id))
-        status = work.result()
+        finish = await self._user_code()
+        self.steps.close()
+        if self.steps.under_way:
+            await self._patiently(self._place.loop.create_task(self._end_leftovers()))
+        self._over()
+        status = await self._conclude(finish)
         if self._was_interrupted_by_hand:
             interrupt_main()
-        if was_cancelled:
-            raise asyncio.CancelledError
+        if self._was_cancelled:
+            raise CancelledError
         return status
 
     def interrupt(self, reason: Interrupt) -> None:
         """End the user code: a cancelled task, and an Interrupt at its next step. Code in threads only sees that."""
         if isinstance(reason, Stopping):
             self._is_stopping = True
-            self._set_limit()
-        if self.steps.stop(reason) and self._user is not None:
-            self._user.cancel()
+            self._limit_end()
+        if self.steps.stop(reason) and self._task is not None:
+            self._task.cancel()
 
     def where(self) -> str:
         """Which run this is and what it does, for messages."""
         names = ", ".join(self.steps.under_way) or "none"
         return f"run {self.stored.id} of job {self.stored.job!r} (step: {names})"
 
-    # --- the course of an execution -------------------------------------------------------------------------
+    # --- user code ------------------------------------------------------------------------------------------
 
-    async def _work(self) -> RunStatus | None:
-        self._user = asyncio.create_task(self.call_user(), name=f"durably-job-{self.stored.id}")
-        if self.steps.interrupt is not None:
-            self._user.cancel()
-        await asyncio.wait({self._user})
-        finish = self._finish(self._user)
-        await self._end_leftovers()
-        if finish is None:
-            await self._recorder.discard()
+    async def _user_code(self) -> outcome.Finish | None:
+        """What the user code came to; None when it could not even begin for a reason that is not its own."""
+        result: Result[object] | None = None
+        fault: Exception | None = None
+        if self.steps.interrupt is None:
+            self._task = asyncio.current_task(self._place.loop)
+            try:
+                result = await self.call_user()
+            except CancelledError:
+                result = None
+            except Exception as error:  # noqa: BLE001 - the border of a background task: reported, not lost
+                fault = error
+            task, self._task = self._task, None
+            if task is not None and task.cancelling():
+                await self._calm(task, result)
+        if fault is not None:
+            self._place.reporter.error("execute", fault, run=self.stored)
             return None
-        ending = outcome.decide(finish, preserve_steps=self._job.preserve_steps and self._place.settings.preserve_steps)
-        if ending is None:
-            return await self._leave()
-        return await self._write(ending)
+        return self._finish(result)
+
+    async def _calm(self, task: asyncio.Task[Any], result: Result[object] | None) -> None:
+        """Take the cancels off this task, which were meant for user code. One that was not ours hands the run back.
+
+        The count says nothing about whose they are: a TaskGroup of the user's that fails leaves one behind.
+        """
+        was_cancelled = result is None or (isinstance(result, Raised) and isinstance(result.error, CancelledError))
+        if was_cancelled and self.steps.interrupt is None:
+            self._was_cancelled = True
+            self.interrupt(Stopping(self.stored.id))
+        with suppress(CancelledError):
+            await asyncio.sleep(0)  # a cancel that was not delivered yet comes here
+        while task.cancelling():
+            task.uncancel()
 
     async def call_user(self) -> Result[object]:
         """Everything that an interrupt may end, the load of the checkpoints included."""
@@ -155,22 +196,20 @@ class Execution:
         step = Step(self.steps, run, deps=place.deps, children=place.children)
         try:
             return Returned(await self._job.call(step, value))
-        except BaseException as error:  # noqa: BLE001 - the border around the user's function
+        except BaseException as error:
+            if not is_loop_running(place.loop):
+                raise  # the loop was closed with the run under way: nothing can be awaited any more
             return Raised(error)
 
-    def _finish(self, user: asyncio.Task[Result[object]]) -> outcome.Finish | None:
-        """What the user code came to; None when it could not even begin for a reason that is not its own."""
+    def _finish(self, result: Result[object] | None) -> outcome.Finish:
+        """None is for user code that was interrupted before it began."""
         interrupt = self.steps.interrupt
         if interrupt is not None and not isinstance(interrupt, Stopping):
             return outcome.Interrupted(interrupt)
-        if user.cancelled():
-            return outcome.Interrupted(Stopping(self.stored.id))
-        if (fault := user.exception()) is not None:
-            self._place.reporter.error("execute", _as_exception(fault), run=self.stored)
-            return None
-        result = user.result()
         if isinstance(result, Returned):
             return self._returned(result.value)
+        if result is None:
+            return outcome.Interrupted(Stopping(self.stored.id))
         if isinstance(result.error, KeyboardInterrupt):
             self._was_interrupted_by_hand = True
             return outcome.Interrupted(Stopping(self.stored.id))
@@ -189,7 +228,6 @@ class Execution:
 
     async def _end_leftovers(self) -> None:
         """Cancel steps that the job left running (a `gather` that failed) and wait: nothing goes on behind an end."""
-        self.steps.stop(LeaseLost(self.stored.id))
         tasks = [step.task for step in self.steps.under_way.values() if step.task is not None]
         left = [task for task in tasks if not task.done()]
         if left:
@@ -198,34 +236,76 @@ class Execution:
                 task.cancel()
             await asyncio.wait(left)
 
+    async def _patiently(self, waited: asyncio.Future[T]) -> T:
+        """Wait for this even when the task is cancelled; that is made up for at the end."""
+        while True:
+            try:
+                return await asyncio.shield(waited)
+            except CancelledError:
+                if waited.cancelled():
+                    raise
+                self._was_cancelled = True
+                self.interrupt(Stopping(self.stored.id))
+
     # --- the end --------------------------------------------------------------------------------------------
 
-    async def _write(self, ending: Ending) -> RunStatus | None:
+    async def _conclude(self, finish: outcome.Finish | None) -> RunStatus | None:
+        if finish is None:
+            self._recorder.discard()
+            return None
+        ending = outcome.decide(finish, preserve_steps=self._job.preserve_steps and self._place.settings.preserve_steps)
+        if ending is None:
+            return await self._patiently(self._place.loop.create_task(self._leave()))
+        verdict = await self._write(ending)
+        if verdict is Verdict.STORED:
+            self._place.reporter.ended(self.stored, ending)
+            return ending.status
+        if verdict is None:
+            self._recorder.discard()
+            return None
+        return await self._patiently(self._place.loop.create_task(self._find_why_and_leave()))
+
+    async def _write(self, ending: Ending) -> Verdict | None:
         """Write the end, however long the database is away; a stopping worker does not wait longer than the lease."""
+        self._end = self._recorder.end(ending)
+        if self._is_stopping:
+            self._limit_end()
         try:
-            async with asyncio.timeout(None) as self._limit:
-                self._set_limit()
-                verdict = await self._recorder.end(ending)
+            return await self._ended(self._end)
         except Exception as error:  # noqa: BLE001 - the border of a background loop: the lease runs out, others go on
             self._place.reporter.error("finish", error, run=self.stored)
-            await self._recorder.discard()
             return None
-        if verdict is Verdict.REFUSED:
-            self.steps.interrupt = await self._why()
-            return await self._leave()
-        self._place.reporter.ended(self.stored, ending)
-        return ending.status
 
-    def _set_limit(self) -> None:
-        if self._is_stopping and self._limit is not None and self._limit.when() is None:
-            loop = asyncio.get_running_loop()
-            self._limit.reschedule(loop.time() + self._place.settings.lease_seconds)
+    async def _ended(self, end: asyncio.Future[Verdict]) -> Verdict:
+        """Wait for the end to be stored, also when the task is cancelled."""
+        while True:
+            try:
+                return await end
+            except CancelledError:
+                if self._is_given_up:
+                    raise TimeoutError("the database is away for longer than the lease") from None
+                self._was_cancelled = True
+                self._end = end = self._recorder.end_again()
+                self.interrupt(Stopping(self.stored.id))
+
+    def _limit_end(self) -> None:
+        if self._end is not None and not self._end.done():
+            self._place.loop.call_later(self._place.settings.lease_seconds, self._give_up_end)
+
+    def _give_up_end(self) -> None:
+        if self._end is not None and not self._end.done():
+            self._is_given_up = True
+            self._end.cancel()
+
+    async def _find_why_and_leave(self) -> RunStatus | None:
+        self.steps.interrupt = await self._why()
+        return await self._leave()
 
     async def _leave(self) -> RunStatus | None:
         """Write nothing but that a cancel interrupted these steps."""
         if isinstance(self.steps.interrupt, Cancelled):
             await self._recorder.settled(LAST_WORD_SECONDS)  # then it is known which of them were stored before it
-        await self._recorder.discard()
+        self._recorder.discard()
         if not isinstance(self.steps.interrupt, Cancelled):
             _logger.warning("%s: the lease is lost, what was under way is dropped", self.where())
             return None
@@ -249,8 +329,18 @@ class Execution:
         run_id = self.stored.id
         self.interrupt(Cancelled(run_id) if state is LeaseState.CANCELLED else LeaseLost(run_id))
 
-    async def _refused(self) -> None:
-        """A write was refused: find out why, so that the author learns the right reason at once."""
+    # --- told by the recorder -------------------------------------------------------------------------------
+
+    def announce(self, entry: Entry) -> None:
+        """See `Author`."""
+        self._place.reporter.stored(self.stored, entry)
+
+    def write_failed(self, error: Exception) -> None:
+        """See `Author`."""
+        self._place.reporter.error("write", error, run=self.stored)
+
+    async def refused(self) -> None:
+        """See `Author`. A write was refused: find out why, so that the author learns the right reason at once."""
         if self.steps.interrupt is None or isinstance(self.steps.interrupt, Stopping):
             self.interrupt(await self._why())
 
@@ -263,7 +353,3 @@ class Execution:
         if run is not None and run.status is RunStatus.CANCELLED and run.generation == self.stored.generation:
             return Cancelled(run_id)
         return LeaseLost(run_id)
-
-
-def _as_exception(fault: BaseException) -> Exception:
-    return fault if isinstance(fault, Exception) else RuntimeError(f"{type(fault).__name__}: {fault}")

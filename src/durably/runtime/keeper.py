@@ -55,12 +55,13 @@ class Keeper:
         self._unsubscribe = self._database.on_wake(self._woken)
 
     def hold(self, tenure: Tenure) -> None:
-        """Renew this lease until it is dropped or void."""
-        self._send(self._renewer.hold, tenure)
+        """Renew this lease until it is dropped or void. The thread is signalled only when it sleeps: see `Renewer`."""
+        if self._renewer.hold(tenure):
+            self._send(self._renewer.wake)
 
     def drop(self, tenure: Tenure) -> None:
         """Renew it no more: its run has ended here."""
-        self._send(self._renewer.drop, tenure)
+        self._renewer.drop(tenure)
 
     async def stop(self) -> None:
         """End the thread; leases that are still held run out."""

@@ -44,7 +44,7 @@ class Listeners:
 
     def wants(self, type: EventType) -> bool:  # noqa: A002  # the word of the events
         """Whether anybody listens to this type: making an event for nobody costs as much as storing it."""
-        return bool(self._calls.get(type))
+        return bool(self._calls) and bool(self._calls.get(type))
 
     def emit(self, event: Event) -> None:
         """Call the listeners of the event's type, in the order in which they were added. Never raises."""

@@ -2,15 +2,17 @@
 
 Step starts, logs and progress are not awaited: they ride on the run's next checkpoint, or go on their own within
 20 ms, and no write overtakes them. What arrives while a write is under way goes together with the next one.
-The recorder decides nothing about the run: whoever stores learns the verdict.
+The recorder decides nothing about the run: whoever stores learns the verdict. It has no task of its own: the store
+calls it back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from durably.model import (
     DraftEvent,
@@ -23,12 +25,16 @@ from durably.model import (
     StepRecord,
     Verdict,
 )
+from durably.runtime.flusher import Flusher
 
-FLUSH_SECONDS = 0.02
 MAX_ENTRIES = 500
 """Entries that one write takes at most."""
 MAX_WAITING_LOGS = 10_000
 """Log lines that may wait while the database is away; further ones are dropped, and the log says so."""
+
+Stored: TypeAlias = "asyncio.Future[Verdict]"
+Send: TypeAlias = Callable[[RunWrite, Callable[[Verdict | None, Exception | None], None]], Callable[[], None]]
+"""Stores a write and calls back after its commit. Returns the function that gives the write up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,39 +44,60 @@ class Entry:
     event: DraftEvent
     step: StepRecord | None = None
     progress: Progress | None = None
-    stored: asyncio.Future[Verdict] | None = None
+    stored: Stored | None = None
     """Set for those who wait for the commit."""
 
 
-Store = Callable[[RunWrite], Awaitable[Verdict]]
+class Author(Protocol):
+    """Whose writes these are."""
+
+    def announce(self, entry: Entry) -> None:
+        """This is stored now."""
+        ...
+
+    async def refused(self) -> None:
+        """The lease turned out to be void. Those who wait for a verdict get it after this."""
+        ...
+
+    def write_failed(self, error: Exception) -> None:
+        """A write, or what followed it, raised what trying again would not cure."""
+        ...
 
 
 class Recorder:
-    """The writes of one lease. `announce` gets what was stored, `refused` is awaited when the lease turns out void."""
+    """The writes of one lease."""
 
     def __init__(
         self,
-        store: Store,
+        send: Send,
         lease: Lease,
         *,
         concurrency_key: str | None,
-        announce: Callable[[Entry], None],
-        refused: Callable[[], Awaitable[None]],
-        failed: Callable[[Exception], None],
+        author: Author,
+        flusher: Flusher,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._store = store
+        self._send = send
         self._lease = lease
         self._concurrency_key = concurrency_key
-        self._announce = announce
-        self._refused = refused
-        self._failed = failed
+        self._author = author
+        self._flusher = flusher
+        self._loop = loop
         self._entries: deque[Entry] = deque()
         self._progress: Entry | None = None
         self._logs = 0
         self._dropped = 0
+        self._waiting = 0
+        """Entries that somebody waits for."""
         self._number = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._under_way: list[Entry] | None = None
+        self._give_up: Callable[[], None] | None = None
+        self._refusal: asyncio.Task[None] | None = None
+        self._ending: Ending | None = None
+        self._is_last = False
+        """Whether the write under way carries the end."""
+        self._end: Stored | None = None
+        self._quiet: asyncio.Future[None] | None = None
         self._verdict = Verdict.STORED
 
     def add(self, entry: Entry) -> None:
@@ -78,109 +105,113 @@ class Recorder:
         if self._verdict is Verdict.REFUSED:
             return
         if entry.event.log is not None:
-            self._logs += 1
-            if self._logs > MAX_WAITING_LOGS:
-                self._logs -= 1
+            if self._logs >= MAX_WAITING_LOGS:
                 self._dropped += 1
                 return
-        if entry.progress is not None and self._progress is not None:
-            self._progress.event, self._progress.progress = entry.event, entry.progress
-            return
+            self._logs += 1
         if entry.progress is not None:
+            if self._progress is not None:
+                self._progress.event, self._progress.progress = entry.event, entry.progress
+                return
             self._progress = entry
         self._entries.append(entry)
-        if self._pump is None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._start)
+        if self._under_way is None:
+            self._flusher.add(self)
 
-    def store(self, entry: Entry) -> asyncio.Future[Verdict]:
+    def store(self, entry: Entry) -> Stored:
         """Write this as soon as possible. The future has the verdict once the write is committed or refused."""
-        stored: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        stored = entry.stored = self._loop.create_future()
         if self._verdict is Verdict.REFUSED:
             stored.set_result(self._verdict)
             return stored
-        entry.stored = stored
         self._entries.append(entry)
-        self._start()
+        self._waiting += 1
+        if self._under_way is None:
+            self._write()
         return stored
 
-    async def end(self, ending: Ending) -> Verdict:
+    def again(self, entry: Entry) -> Stored:
+        """Another future for an entry whose future was cancelled with the task that waited for it."""
+        stored = entry.stored
+        if stored is None or stored.cancelled():
+            is_waiting = entry in self._entries or entry in (self._under_way or ())
+            stored = entry.stored = self._loop.create_future()
+            if not is_waiting:
+                stored.cancel() if self._verdict is Verdict.STORED else stored.set_result(self._verdict)
+        return stored
+
+    def end(self, ending: Ending) -> Stored:
         """Write what is left, and with the last of it the end of the run. Nothing else may be added after that."""
-        await self._idle()
-        while len(self._entries) > MAX_ENTRIES and self._verdict is Verdict.STORED:
-            await self._write_next()
+        self._end = self._loop.create_future()
+        self._ending = ending
         if self._verdict is Verdict.REFUSED:
-            return self._verdict
-        return await self._write_next(ending)
+            self._end.set_result(self._verdict)
+        elif self._under_way is None:
+            self._write()
+        return self._end
+
+    def end_again(self) -> Stored:
+        """Another future for the end, whose future was cancelled with the task that waited for it."""
+        if self._end is None or self._end.cancelled():
+            self._end = self._loop.create_future()
+        return self._end
+
+    def flush(self) -> None:
+        """Write what rides without haste, now."""
+        if self._under_way is None and self._entries:
+            self._write()
 
     async def settled(self, seconds: float) -> None:
         """Return when no write is under way and its verdict was heard, at the latest after so many seconds."""
-        if self._pump is not None:
-            await asyncio.wait({self._pump}, timeout=seconds)
+        if self._under_way is not None or self._refusal is not None:
+            self._quiet = self._loop.create_future()
+            await asyncio.wait({self._quiet}, timeout=seconds)
         await asyncio.sleep(0)  # callbacks of what was answered just now come first
 
-    async def discard(self) -> None:
+    def discard(self) -> None:
         """Drop what is left: nothing may be written any more. A write under way is given up, it could wait for long."""
         _answer(self._drop(), Verdict.REFUSED)
-        if self._pump is not None:
-            self._pump.cancel()
-        await self._idle()
+        if self._give_up is not None:
+            self._give_up()
+        under_way, self._under_way, self._give_up = self._under_way, None, None
+        for entry in under_way or ():
+            if entry.stored is not None:
+                entry.stored.cancel()
+        if self._end is not None:
+            self._end.cancel()
 
-    async def _idle(self) -> None:
-        """Wait until no write is under way, and keep the timer from starting one."""
-        self._stop_timer()
-        while (pump := self._pump) is not None:
-            await asyncio.wait({pump})
-            if self._pump is pump:  # cancelled before it began, so it could not say that it ended
-                self._pump = None
-            self._stop_timer()
+    # --- the course of a write ------------------------------------------------------------------------------
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _start(self) -> None:
-        self._stop_timer()
-        if self._pump is None and self._entries:
-            self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"durably-write-{self._lease.run_id}")
-
-    async def _run(self) -> None:
-        """Write until nobody waits any more. What rides without haste is left to the timer."""
-        try:
-            await self._write_next()
-            while any(entry.stored is not None for entry in self._entries):
-                await self._write_next()
-        except Exception as error:  # noqa: BLE001 - the border of a background task: reported, not lost
-            self._failed(error)
-        finally:
-            self._pump = None
-            if self._entries and self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._start)
-
-    async def _write_next(self, ending: Ending | None = None) -> Verdict:
+    def _write(self) -> None:
+        """Send what waits, with the end if it is all that is left."""
         entries = self._take()
         self._number += 1
+        self._is_last = self._ending is not None and not self._entries
         write = RunWrite(
             lease=self._lease,
             number=self._number,
             concurrency_key=self._concurrency_key,
-            # a step that failed and ran again is one row
-            steps=tuple({entry.step.name: entry.step for entry in entries if entry.step is not None}.values()),
-            events=tuple(entry.event for entry in entries),
+            steps=_steps(entries),
+            events=tuple([entry.event for entry in entries]),
             progress=next((entry.progress for entry in reversed(entries) if entry.progress is not None), None),
-            ending=ending,
+            ending=self._ending if self._is_last else None,
         )
+        self._under_way = entries
         try:
-            verdict = await self._store(write)
-        except BaseException as error:
-            _fail(entries, error)
-            raise
-        await self._settle(entries, verdict, is_ending=ending is not None)
-        return verdict
+            self._give_up = self._send(write, self._answered)
+        except Exception as error:  # noqa: BLE001 - told to those who wait, as if the store had said it
+            self._loop.call_soon(self._answered, None, error)
 
     def _take(self) -> list[Entry]:
-        entries = [self._entries.popleft() for _ in range(min(len(self._entries), MAX_ENTRIES))]
-        self._logs -= sum(1 for entry in entries if entry.event.log is not None)
+        self._flusher.drop(self)
+        self._waiting = 0
+        if len(self._entries) <= MAX_ENTRIES:
+            entries, self._entries = list(self._entries), deque()
+        else:
+            entries = [self._entries.popleft() for _ in range(MAX_ENTRIES)]
+            self._waiting = sum(entry.stored is not None for entry in self._entries)
+        if self._logs:
+            self._logs -= sum(1 for entry in entries if entry.event.log is not None)
         if self._progress is not None and self._progress in entries:
             self._progress = None
         if self._dropped and entries:
@@ -188,38 +219,90 @@ class Recorder:
             self._dropped = 0
         return entries
 
-    async def _settle(self, entries: list[Entry], verdict: Verdict, *, is_ending: bool) -> None:
-        if verdict is Verdict.REFUSED:
-            entries.extend(self._drop())
-            if not is_ending:
-                await self._refused()
+    def _answered(self, verdict: Verdict | None, error: Exception | None) -> None:
+        """The store's word on the write under way."""
+        entries, self._under_way, self._give_up = self._under_way, None, None
+        if entries is None:
+            return
+        if error is not None:
+            self._failed(entries, error)
+        elif verdict is Verdict.REFUSED:
+            self._refuse([*entries, *self._drop()])
         else:
             for entry in entries:
-                self._announce(entry)
-        _answer(entries, verdict)
+                self._author.announce(entry)
+            _answer(entries, Verdict.STORED)
+            if self._is_last:
+                _conclude(self._end, Verdict.STORED)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._under_way is not None:
+            return
+        is_end_due = self._end is not None and not self._end.done() and self._verdict is Verdict.STORED
+        if self._waiting or is_end_due:
+            self._write()
+            return
+        if self._entries:
+            self._flusher.add(self)
+        if self._quiet is not None and self._refusal is None:
+            self._quiet.set_result(None)
+            self._quiet = None
+
+    def _failed(self, entries: list[Entry], error: Exception) -> None:
+        for entry in entries:
+            if entry.stored is not None and not entry.stored.done():
+                entry.stored.set_exception(error)
+        if self._is_last and self._end is not None and not self._end.done():
+            self._end.set_exception(error)
+        else:
+            self._author.write_failed(error)
+
+    def _refuse(self, entries: list[Entry]) -> None:
+        """Let the author find out why before those who wait go on."""
+        if self._is_last:
+            _answer(entries, Verdict.REFUSED)
+            _conclude(self._end, Verdict.REFUSED)
+        else:
+            self._refusal = self._loop.create_task(self._explain(entries))
+
+    async def _explain(self, entries: list[Entry]) -> None:
+        try:
+            await self._author.refused()
+        except Exception as error:  # noqa: BLE001 - the border of a background task: reported, not lost
+            self._author.write_failed(error)
+        finally:
+            self._refusal = None
+            _answer(entries, Verdict.REFUSED)
+            _conclude(self._end, Verdict.REFUSED)
+            self._go_on()
 
     def _drop(self) -> list[Entry]:
         """From now on nothing is written; returns what was waiting."""
         self._verdict = Verdict.REFUSED
-        self._stop_timer()
+        self._flusher.drop(self)
+        self._waiting = 0
         dropped, self._entries = list(self._entries), deque()
         return dropped
 
 
+def _steps(entries: list[Entry]) -> tuple[StepRecord, ...]:
+    """The steps of these entries; one that failed and ran again is one row."""
+    steps = [entry.step for entry in entries if entry.step is not None]
+    if len(steps) > 1:
+        steps = list({step.name: step for step in steps}.values())
+    return tuple(steps)
+
+
 def _answer(entries: list[Entry], verdict: Verdict) -> None:
     for entry in entries:
-        if entry.stored is not None and not entry.stored.done():
-            entry.stored.set_result(verdict)
+        if entry.stored is not None:
+            _conclude(entry.stored, verdict)
 
 
-def _fail(entries: list[Entry], error: BaseException) -> None:
-    for entry in entries:
-        if entry.stored is None or entry.stored.done():
-            continue
-        if isinstance(error, Exception):
-            entry.stored.set_exception(error)
-        else:
-            entry.stored.cancel()
+def _conclude(waiting: Stored | None, verdict: Verdict) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(verdict)
 
 
 def _dropped_logs(last: DraftEvent, count: int) -> DraftEvent:

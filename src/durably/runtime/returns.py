@@ -9,11 +9,35 @@ from types import CellType, FunctionType
 from typing import get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
-from durably.codec import PLAIN_JSON
+from durably.codec import PLAIN_JSON, Codec, codec_for
 from durably.errors import UsageError
 from durably.jobs import Target
 
-_known: WeakKeyDictionary[FunctionType, object] = WeakKeyDictionary()
+
+class Function:
+    """What is known of a step's function."""
+
+    __slots__ = ("codec", "is_async")
+
+    def __init__(self, codec: Codec[object], *, is_async: bool) -> None:
+        self.codec = codec
+        self.is_async = is_async
+        """A plain function is called in a thread."""
+
+
+_known: WeakKeyDictionary[FunctionType, Function] = WeakKeyDictionary()
+_types: WeakKeyDictionary[FunctionType, object] = WeakKeyDictionary()
+
+
+def function_of(step: str, fn: object, returns: object = None) -> Function:
+    """What is known of `fn`; `returns` wins over its annotation. Raises UsageError, naming the step."""
+    if returns is not None or type(fn) is not FunctionType:
+        check_function(step, fn)
+        return Function(codec_for(return_type(fn) if returns is None else returns), is_async=is_async(fn))
+    known = _known.get(fn)
+    if known is None:
+        known = _known[fn] = Function(codec_for(return_type(fn)), is_async=is_async(fn))
+    return known
 
 
 def return_type(fn: object) -> object:
@@ -28,9 +52,9 @@ def return_type(fn: object) -> object:
     function = _function(fn)
     if function is None:
         return PLAIN_JSON
-    if function not in _known:
-        _known[function] = _awaited(_annotation(function))
-    return _known[function]
+    if function not in _types:
+        _types[function] = _awaited(_annotation(function))
+    return _types[function]
 
 
 def is_async(fn: object) -> bool:

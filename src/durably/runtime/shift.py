@@ -2,6 +2,9 @@
 
 A shift enters `deps` once, holds the keeper and the threads, and ends when it was told to stop, or has nothing left
 to do (`Until`), and all its runs have ended.
+
+It asks the database for nothing on its own: it claims when it is woken, by a trigger, by slots that became free, or
+by what maintenance found. A slot is free when the code of its run has ended, while the end is still being stored.
 """
 
 from __future__ import annotations
@@ -11,14 +14,16 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from durably.environment import Environment
 from durably.errors import LeaseLost, Stopping
 from durably.jobs import Registry
-from durably.model import Lease, RunStatus, StoredRun
+from durably.model import Outlook, RunStatus, StoredRun
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.claims import Claimed, Claims
 from durably.runtime.execution import Execution, Workplace
+from durably.runtime.flusher import Flusher
 from durably.runtime.keeper import Keeper
 from durably.runtime.maintenance import Maintenance
 from durably.runtime.reporting import Reporter
@@ -27,6 +32,7 @@ from durably.runtime.threads import Threads
 from durably.runtime.trigger import Children
 from durably.store.database import Database
 from durably.store.operation import Wake
+from durably.store.steps import send_write
 
 STEP_THREADS = 32
 """Threads for plain functions beyond those that `def` jobs take."""
@@ -67,23 +73,28 @@ class Shift:
         self._claims = Claims(
             database, self._jobs, owner=environment.new_id(), settings=settings, environment=environment
         )
+        self._running: dict[Execution, asyncio.Task[None]] = {}
+        self._under_way: dict[str, Execution] = {}
+        """Of each run the newest execution."""
+        self._occupied: set[tuple[str, int]] = set()
+        """Run and generation of those whose code has not ended: each takes a slot."""
         self._maintenance = Maintenance(
             database,
             self._jobs,
             settings=settings,
             environment=environment,
             reporter=reporter,
+            found=self._on_outlook,
             wake=self.wake,
-            held=self._leases,
+            held=self._under_way.keys,
         )
         self._keeper = Keeper(database, settings=settings, environment=environment)
-        self._running: dict[Execution, asyncio.Task[None]] = {}
         self._is_stopping = asyncio.Event()
         self._is_interrupting = False
         self._has_served = False
         self._woken = asyncio.Event()
         self._failures = 0
-        self._next_full_look = 0.0
+        self._has_expired = False
         self._started = 0
         self._error: Exception | None = None
         self.completed = 0
@@ -109,6 +120,9 @@ class Shift:
                     reporter=self._reporter,
                     max_value_bytes=self._settings.max_value_bytes,
                 ),
+                loop=asyncio.get_running_loop(),
+                flusher=Flusher(),
+                send=partial(send_write, self._database),
                 deps=None if self._deps is None else await stack.enter_async_context(self._deps()),
             )
             self._keeper.start()
@@ -159,54 +173,69 @@ class Shift:
 
     def _on_wake(self, wake: Wake) -> None:
         if Wake.WORK in wake:
-            self._maintenance.look()
+            self._maintenance.look_soon()
+            if self._free() > 0:
+                self.wake()
+
+    def _on_outlook(self, outlook: Outlook) -> None:
+        self._has_expired = outlook.expired
+        if (outlook.claimable or outlook.expired) and self._free() > 0:
             self.wake()
 
     # --- the loop -------------------------------------------------------------------------------------------
 
     async def _serve(self, group: asyncio.TaskGroup, place: Workplace) -> None:
+        is_poll = False
         while not self._is_stopping.is_set():
             self._woken.clear()
             free = self._free()
             try:
-                claimed = await self._claim(free) if free else []
+                claimed = await self._claim(free, is_poll=is_poll) if free > 0 else []
             except Exception as error:  # noqa: BLE001 - the border of a background loop: it must go on
                 if self._until is not None:
                     self._error = error
                     return
                 await self._back_off(error)
                 continue
-            self._has_recovered()
+            if self._failures:
+                _logger.info("claiming works again")
+                self._failures = 0
             for one in claimed:
                 self._begin(one, group, place)
-            if self._until is not None and not self._running:
+            if self._until is not None and self._is_done():
                 return
-            await self._sleep()
+            is_poll = await self._rest()
 
     def _free(self) -> int:
-        free = self._settings.max_concurrent_runs - len(self._running)
+        """How many runs may begin. Of those whose end is being stored there are at most as many as there are slots."""
+        slots = self._settings.max_concurrent_runs
+        free = min(slots - len(self._occupied), 2 * slots - len(self._running))
         if self._until is not None and self._until.runs is not None:
             free = min(free, self._until.runs - self._started)
         return free
 
-    async def _claim(self, free: int) -> list[Claimed]:
-        """Claim for all free slots. What ran out is looked at once per poll; by a shift until idle, at its end."""
+    async def _claim(self, free: int, *, is_poll: bool) -> list[Claimed]:
+        """Claim for all free slots; first what expired, if maintenance has found some."""
         if self._until is not None:
-            return await self._claims.take(free) or await self._claim_rest(free)
-        now = asyncio.get_running_loop().time()
-        is_full = now >= self._next_full_look
-        claimed = await self._claims.take(free, held=self._leases() if is_full else None)
-        if is_full:
-            self._next_full_look = now + self._settings.poll_interval.total_seconds() * 0.7
+            return await self._claims.take(free) or await self._claim_rest(free, is_poll=is_poll)
+        has_expired, self._has_expired = self._has_expired, False
+        claimed = await self._claims.take(free, held=tuple(self._under_way) if has_expired else None)
+        if has_expired and len(claimed) >= free:
+            self._has_expired = True  # there may be more; else the next look says so
         return claimed
 
-    async def _claim_rest(self, free: int) -> list[Claimed]:
-        await self._maintenance.release_due()
-        await self._maintenance.fail_crashed()
-        return await self._claims.take(free, held=self._leases())
+    async def _claim_rest(self, free: int, *, is_poll: bool) -> list[Claimed]:
+        """What a shift until idle looks for when nothing is claimable: at its end, and once a poll before it."""
+        if self._running and not is_poll:
+            return []
+        outlook = await self._maintenance.look_and_act()
+        if not (outlook.claimable or outlook.due or outlook.crashed or outlook.expired):
+            return []
+        return await self._claims.take(free, held=tuple(self._under_way) if outlook.expired else None)
 
-    def _leases(self) -> list[Lease]:
-        return [execution.tenure.lease for execution in self._running]
+    def _is_done(self) -> bool:
+        """Whether a shift until idle has nothing left. Runs that may be dead are claimable or failed before long."""
+        return not self._running and (self._free() <= 0 or not self._maintenance.has_suspects)
 
     def _begin(self, claimed: Claimed, group: asyncio.TaskGroup, place: Workplace) -> None:
         run = claimed.run
@@ -214,53 +243,70 @@ class Shift:
         if job is None:
             _logger.error("run %s of job %r was claimed, but nobody here knows the job", run.id, run.job)
             return
-        older = [task for execution, task in self._running.items() if self._is_outlived(execution, run)]
-        execution = Execution(place, run, job, until=claimed.until)
+        older = self._outlived(run)
+        slot = (run.id, run.generation)
+        execution = Execution(place, run, job, until=claimed.until, over=partial(self._vacate, slot))
         self._started += 1
+        self._occupied.add(slot)
+        self._under_way[run.id] = execution
         self._keeper.hold(execution.tenure)
         self._reporter.leased(run, self._settings.lease)
         if self._is_stopping.is_set():
             execution.interrupt(Stopping(run.id))
         self._running[execution] = group.create_task(self._execute(execution, older))
 
-    def _is_outlived(self, execution: Execution, run: StoredRun) -> bool:
-        """Whether this executes the same run under an older lease: it ran out here, and was claimed anew here."""
-        if execution.stored.id != run.id:
-            return False
-        execution.interrupt(LeaseLost(run.id))
-        return True
+    def _outlived(self, run: StoredRun) -> asyncio.Task[None] | None:
+        """The execution of the same run under an older lease, interrupted: it was lost, and the run claimed anew here.
 
-    async def _execute(self, execution: Execution, older: list[asyncio.Task[None]]) -> None:
+        That one may itself be waiting for a still older one.
+        """
+        older = self._under_way.get(run.id)
+        if older is None:
+            return None
+        older.interrupt(LeaseLost(run.id))
+        return self._running[older]
+
+    async def _execute(self, execution: Execution, older: asyncio.Task[None] | None) -> None:
         try:
-            if older:
-                await asyncio.wait(older)  # code in a thread may go on for long: never both at once
+            if older is not None:
+                await asyncio.wait({older})  # code in a thread may go on for long: never both at once
             status = await execution.run()
             if status is not None and status is not RunStatus.PENDING:
                 self.completed += 1
         finally:
-            self._keeper.drop(execution.tenure)
-            self._running.pop(execution, None)
+            self._end(execution)
+
+    def _vacate(self, slot: tuple[str, int]) -> None:
+        """The code of a run has ended. However many end at once, the loop claims once for all their slots."""
+        if slot in self._occupied:
+            self._occupied.remove(slot)
             self.wake()
 
-    async def _sleep(self) -> None:
-        """Until something is to do, at most for the poll interval."""
+    def _end(self, execution: Execution) -> None:
+        run = execution.stored
+        self._keeper.drop(execution.tenure)
+        self._vacate((run.id, run.generation))
+        was_full = len(self._running) >= 2 * self._settings.max_concurrent_runs
+        del self._running[execution]
+        if self._under_way.get(run.id) is execution:
+            del self._under_way[run.id]
+        if was_full or (self._until is not None and not self._running):
+            self.wake()
+
+    async def _rest(self) -> bool:
+        """Until something is to do. Returns whether a poll is due instead: a shift until idle has no maintenance."""
         poll = self._settings.poll_interval.total_seconds() * (0.75 + self._environment.random() / 2)
         try:
-            async with asyncio.timeout(poll):
+            async with asyncio.timeout(None if self._until is None else poll):
                 await self._woken.wait()
         except TimeoutError:
-            return
-
-    def _has_recovered(self) -> None:
-        """After an outage those who hold leases get a moment to renew them, before others take what has expired."""
-        if self._failures:
-            _logger.info("claiming works again")
-            self._next_full_look = asyncio.get_running_loop().time() + self._settings.renewal_seconds
-        self._failures = 0
+            return True
+        return False
 
     async def _back_off(self, error: Exception) -> None:
         """Report, and wait longer each time; wake-ups do not cut that short, for they would make it a hot loop."""
         self._failures += 1
+        self._maintenance.outage()
         self._reporter.error("claim", error)
         wait = backoff_seconds(self._failures, self._environment.random(), cap=MAX_BACKOFF_SECONDS)
         try:

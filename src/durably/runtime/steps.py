@@ -12,11 +12,11 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from inspect import isawaitable
 from typing import TypeAlias, TypeVar
 
-from durably.codec import Codec, codec_for, to_json
+from durably.codec import Codec, to_json
 from durably.environment import Environment
 from durably.errors import Cancelled, DuplicateStep, Interrupt, LeaseLost, SerializationError, Stopping
 from durably.model import DraftEvent, EventType, Lease, RunError, StepRecord, StepStatus, Verdict
@@ -24,7 +24,6 @@ from durably.rules.outcome import capture
 from durably.rules.step_names import step_name
 from durably.runtime.failures import Failures
 from durably.runtime.recorder import Entry, Recorder
-from durably.runtime.returns import is_async
 from durably.runtime.tenure import Tenure
 from durably.runtime.threads import Raised, Threads
 
@@ -33,7 +32,7 @@ T = TypeVar("T")
 Key: TypeAlias = str | int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class StepUnderWay:
     """A step between its start and its end."""
 
@@ -62,6 +61,7 @@ class Steps:
     def __init__(
         self,
         *,
+        loop: asyncio.AbstractEventLoop,
         environment: Environment,
         recorder: Recorder,
         tenure: Tenure,
@@ -69,9 +69,10 @@ class Steps:
         max_value_bytes: int,
     ) -> None:
         self.lease: Lease = tenure.lease
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop
         self.environment = environment
-        self.failures = Failures()
+        self.is_closed = False
+        """Whether the user code is over, so that no step may start any more."""
         self.interrupt: Interrupt | None = None
         self.under_way: dict[str, StepUnderWay] = {}
         self.cancelled: list[StepUnderWay] = []
@@ -81,7 +82,8 @@ class Steps:
         self._threads = threads
         self.max_bytes = max_value_bytes
         self._stored: dict[str, StepRecord] = {}
-        self._late: dict[str, asyncio.Future[Verdict]] = {}
+        self._late: dict[str, asyncio.Future[Verdict]] | None = None
+        """Steps whose task was cancelled while their result was being stored."""
         self._used: set[str] = set()
         self._bridges: set[asyncio.Task[object]] = set()
         self._to_replay = 0
@@ -91,6 +93,11 @@ class Steps:
         """Take over what earlier executions stored."""
         self._stored = {record.name: record for record in records}
         self._to_replay = sum(record.status is StepStatus.COMPLETED for record in records)
+
+    @cached_property
+    def failures(self) -> Failures:
+        """Which step each exception left."""
+        return Failures()
 
     @property
     def is_replaying(self) -> bool:
@@ -102,24 +109,44 @@ class Steps:
         if self.interrupt is not None and (not isinstance(self.interrupt, Stopping) or isinstance(reason, Stopping)):
             return False
         self.interrupt = reason
+        self._free_threads()
+        return True
+
+    def close(self) -> None:
+        """The user code is over: no step begins behind the end."""
+        self.is_closed = True
+        if self._bridges:
+            self._free_threads()
+
+    def _free_threads(self) -> None:
         for task in self._bridges:
             task.cancel()
-        return True
 
     def check(self) -> None:
         """Raise the Interrupt if there is one."""
         if self.interrupt is not None:
             raise type(self.interrupt)(self.lease.run_id)
+        if self.is_closed:
+            raise LeaseLost(self.lease.run_id)
 
     # --- the life of a step ---------------------------------------------------------------------------------
 
-    async def begin(self, name: str, key: Key | None, tp: object) -> StepUnderWay | Replayed:
+    def begin_new(self, name: str, key: Key | None, codec: Codec[object]) -> StepUnderWay | None:
+        """Start a step that can start at once; None when `begin` has to take a closer look. Raises ValidationError."""
+        full = step_name(name, key)
+        if self.interrupt is not None or self.is_closed or self._late or not self._tenure.is_certain:
+            return None
+        if full in self._used or full in self._stored:
+            return None
+        self._used.add(full)
+        return self._start(full, codec, self._next)
+
+    async def begin(self, name: str, key: Key | None, codec: Codec[object]) -> StepUnderWay | Replayed:
         """Start a step, or find what it returned before. Raises DuplicateStep, or the Interrupt."""
         self.check()
         full = step_name(name, key)
         if full in self._used:
             raise DuplicateStep(full)
-        codec: Codec[object] = codec_for(tp)
         self._used.add(full)
         try:
             return await self._resume(full, codec)
@@ -128,7 +155,7 @@ class Steps:
             raise
 
     async def _resume(self, name: str, codec: Codec[object]) -> StepUnderWay | Replayed:
-        late = self._late.pop(name, None)
+        late = self._late.pop(name, None) if self._late else None
         if late is not None and await asyncio.shield(late) is Verdict.REFUSED:
             self.check()
         record = self._stored.get(name)
@@ -150,7 +177,7 @@ class Steps:
             position=position,
             codec=codec,
             started_at=self.environment.now(),
-            task=asyncio.current_task(),
+            task=asyncio.current_task(self.loop),
         )
         self._next = max(self._next, position + 1)
         self._to_replay = 0
@@ -158,11 +185,17 @@ class Steps:
         self._recorder.add(Entry(_event(EventType.STEP_START, step, step.started_at)))
         return step
 
-    async def perform(self, step: StepUnderWay, fn: Callable[..., object], args: tuple[object, ...]) -> object:
+    async def perform(
+        self, step: StepUnderWay, fn: Callable[..., object], args: tuple[object, ...], *, is_async: bool
+    ) -> object:
         """Call the function of a step that began, and store what became of it."""
         token = current_step.set(step)
         try:
-            value, was_cancelled = await self._call(fn, args)
+            if is_async:
+                result = fn(*args)
+                value, was_cancelled = (await result if isawaitable(result) else result), False
+            else:
+                value, was_cancelled = await self._call_in_thread(fn, args)
         except SystemExit as error:
             # let through it would end the process: a library that gives up must not take the worker along
             failure = RuntimeError(f"step {step.name!r} raised SystemExit({error.code!r})")
@@ -178,10 +211,7 @@ class Steps:
             raise asyncio.CancelledError
         return value
 
-    async def _call(self, fn: Callable[..., object], args: tuple[object, ...]) -> tuple[object, bool]:
-        if is_async(fn):
-            result = fn(*args)
-            return (await result if isawaitable(result) else result), False
+    async def _call_in_thread(self, fn: Callable[..., object], args: tuple[object, ...]) -> tuple[object, bool]:
         outcome, was_cancelled = await self._threads.call(partial(fn, *args))
         if isinstance(outcome, Raised):
             raise outcome.error
@@ -190,7 +220,7 @@ class Steps:
 
     async def complete(self, step: StepUnderWay, value: object) -> object:
         """Store what the step returned; returns what a replay returns. Raises SerializationError, or the Interrupt."""
-        if self.interrupt is not None and not isinstance(self.interrupt, Stopping):
+        if self.is_closed or (self.interrupt is not None and not isinstance(self.interrupt, Stopping)):
             self._leave(step)
             self.check()
         try:
@@ -203,10 +233,12 @@ class Steps:
         stored = self._recorder.store(entry)
         del self.under_way[step.name]
         try:
-            verdict = await asyncio.shield(stored)
+            verdict = await stored
         except asyncio.CancelledError:
             # the write goes on: if the step is asked for again, it is waited for and replayed
+            stored = self._recorder.again(entry)
             stored.add_done_callback(partial(self._learn, step))
+            self._late = self._late or {}
             self._late[step.name], self._stored[step.name] = stored, record
             self._used.discard(step.name)
             raise
@@ -220,7 +252,7 @@ class Steps:
         """Note that the step raised. That is stored with the next write, unless the run was interrupted."""
         self._leave(step)
         self._used.discard(step.name)
-        if self.interrupt is not None or isinstance(error, Interrupt):
+        if self.is_closed or self.interrupt is not None or isinstance(error, Interrupt):
             return
         self.failures.add(error, step.name)
         described = capture(error, step=step.name)

@@ -36,7 +36,7 @@ class Watch:
         self._has_let_go = False
 
     async def run(self) -> None:
-        """Watch until it is cancelled."""
+        """Watch until it is cancelled. While nothing is held it sleeps."""
         loop = asyncio.get_running_loop()
         last = loop.time()
         while True:
@@ -48,6 +48,8 @@ class Watch:
             except Exception:  # the border of a background loop: it must go on
                 _logger.exception("watching the event loop failed")
             last = now
+            if self._answered == self._asked:  # nothing was held, or it was let go
+                await self._renewer.holding()
 
     def _look(self, passed: float) -> None:
         if self._answered == self._asked:

@@ -7,10 +7,12 @@ cannot fail others; one that waits for a lock goes to a connection of its own, a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeAlias
 
 from durably.errors import DatabaseUnavailable
 from durably.store.engine import Channel, LockTimeout
@@ -18,20 +20,59 @@ from durably.store.operation import ItemT, Operation, ResultT, T, Wake, Write, c
 
 Transact = Callable[[Operation[Any], Channel], Awaitable[Any]]
 
+_logger = logging.getLogger("durably.store")
+
 _MOST = 1000
 """Writes in one transaction."""
+_LARGE = 16
+"""Writes from which on a batch is told in two halves."""
 _FIRST_WAIT, _LAST_WAIT = 0.05, 2.0
 
 
-@dataclass(slots=True, eq=False)
+Answer: TypeAlias = Callable[[Any, Exception | None], object]
+"""Called once, in the event loop, with the result of a write after its commit, or with what went wrong."""
+
+
 class _Entry:
     """A write that waits for its commit."""
 
-    future: asyncio.Future[Any]
-    operation: Operation[Any] | None = None
-    write: Write[Any, Any] | None = None
-    item: Any = None
-    order: str | None = None
+    __slots__ = ("answer", "is_over", "item", "operation", "order", "write")
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        operation: Operation[Any] | None = None,
+        write: Write[Any, Any] | None = None,
+        item: object = None,
+        order: str | None = None,
+    ) -> None:
+        self.answer = answer
+        self.operation = operation
+        self.write = write
+        self.item = item
+        self.order = order
+        self.is_over = False
+        """Whether it was answered, or nobody waits for the answer any more."""
+
+    def succeed(self, value: object) -> None:
+        self._tell(value, None)
+
+    def fail(self, error: Exception) -> None:
+        self._tell(None, error)
+
+    def _tell(self, value: object, error: Exception | None) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            self.answer(value, error)
+        except Exception:  # one listener's fault is not the lane's, nor that of the writes beside it
+            _logger.exception("what was to be done after a commit failed")
+
+    def give_up(self) -> None:
+        """Nobody waits any more: if it is not under way yet, it is not stored."""
+        self.is_over = True
 
 
 @dataclass(slots=True)
@@ -41,12 +82,15 @@ class _Group:
     entries: list[_Entry]
     operation: Operation[Any]
 
-    def tell(self, result: object) -> Wake:
-        """Hand the results out. Returns whom that concerns: nobody, when nothing was claimed or deleted."""
-        results: Any = [result] if self.entries[0].write is None else result
-        for entry, value in zip(self.entries, results, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(value)
+    def answers(self, result: object) -> Iterable[tuple[_Entry, object]]:
+        """Each entry with its own result."""
+        if self.entries[0].write is None:
+            return [(self.entries[0], result)]
+        results: Any = result
+        return zip(self.entries, results, strict=True)
+
+    def wakes(self, result: object) -> Wake:
+        """Whom the result concerns: nobody, when nothing was claimed or deleted."""
         did_nothing = isinstance(result, list | int) and not result
         return Wake.NOBODY if did_nothing else self.operation.wakes
 
@@ -63,8 +107,16 @@ class Batcher:
     """One lane: a queue of writes and the task that commits them."""
 
     def __init__(
-        self, transact: Transact, channel: Channel, wake: Callable[[Wake], None], jitter: Callable[[], float]
+        self,
+        transact: Transact,
+        channel: Channel,
+        wake: Callable[[Wake], None],
+        jitter: Callable[[], float],
+        *,
+        overlaps: bool,
     ) -> None:
+        """`overlaps`: the database works elsewhere, so there is something to gain from computing meanwhile."""
+        self._large = _LARGE if overlaps else _MOST + 1
         self._transact = transact
         self._channel = channel
         self._wake = wake
@@ -78,33 +130,54 @@ class Batcher:
     ) -> T:  # told to the caller as DatabaseUnavailable
         """The operation's result, after its commit."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        return await self._submitted(_Entry(future, operation=operation), future, timeout)
+        return await self._submitted([_Entry(partial(_resolve, future), operation=operation)], future, timeout)
 
     async def submit(
         self, write: Write[ItemT, ResultT], item: ItemT, timeout: float | None
     ) -> ResultT:  # told to the caller as DatabaseUnavailable
         """The item's result, after the commit of the operation that it became part of."""
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        entry = _Entry(future, write=write, item=item, order=write.order(item))
-        return await self._submitted(entry, future, timeout)
+        entry = _Entry(partial(_resolve, future), write=write, item=item, order=write.order(item))
+        return await self._submitted([entry], future, timeout)
+
+    async def submit_all(
+        self, write: Write[ItemT, ResultT], items: Sequence[ItemT], timeout: float | None
+    ) -> list[ResultT]:  # told to the caller as DatabaseUnavailable
+        """The items' results in order, when all were answered. Raises the first error; the others are stored then."""
+        future: asyncio.Future[list[ResultT]] = asyncio.get_running_loop().create_future()
+        answers = _Answers(future, len(items))
+        entries = [
+            _Entry(partial(answers.take, place), write=write, item=item, order=write.order(item))
+            for place, item in enumerate(items)
+        ]
+        return await self._submitted(entries, future, timeout) if entries else []
+
+    def send(self, write: Write[ItemT, ResultT], item: ItemT, answer: Answer) -> Callable[[], None]:
+        """The same without a task that waits, however long it takes. Returns the function that gives it up."""
+        entry = _Entry(answer, write=write, item=item, order=write.order(item))
+        self._enqueue([entry])
+        return entry.give_up
 
     async def close(self) -> None:
         """Wait for what was submitted."""
         while tasks := [task for task in (self._pump, *self._aside.tasks) if task is not None and not task.done()]:
             await asyncio.wait(tasks)
 
-    async def _submitted(self, entry: _Entry, future: asyncio.Future[T], timeout: float | None) -> T:
-        self._enqueue(entry)
-        if timeout is None:
-            return await future
+    async def _submitted(self, entries: Sequence[_Entry], future: asyncio.Future[T], timeout: float | None) -> T:
+        self._enqueue(entries)
         try:
+            if timeout is None:
+                return await future
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError as error:
             raise DatabaseUnavailable(f"no answer within {timeout:g} seconds") from error
+        finally:
+            for entry in entries:
+                entry.give_up()
 
-    def _enqueue(self, entry: _Entry) -> None:
-        self._queue.append(entry)
+    def _enqueue(self, entries: Iterable[_Entry]) -> None:
+        self._queue.extend(entries)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._drain())
 
@@ -132,7 +205,7 @@ class Batcher:
                 return
             except Exception as error:  # noqa: BLE001  # whatever a statement raises belongs to the caller who sent it
                 if len(entries) == 1:
-                    _fail(entries[0], error)
+                    entries[0].fail(error)
                 else:
                     await self._halves(entries)
                 return
@@ -141,10 +214,12 @@ class Batcher:
 
     def _live(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Those that somebody waits for, without those whose predecessor stepped aside: they follow it."""
+        if not self._aside.behind:
+            return [entry for entry in entries if not entry.is_over]
         live: list[_Entry] = []
         for entry in entries:
             behind = None if entry.order is None else self._aside.behind.get(entry.order)
-            if not entry.future.done():
+            if not entry.is_over:
                 (live if behind is None else behind).append(entry)
         return live
 
@@ -153,9 +228,26 @@ class Batcher:
         result = await self._transact(operation, channel)
         results = [result] if len(groups) == 1 else result
         wake = Wake.NOBODY
+        answers: list[tuple[_Entry, object]] = []
         for group, value in zip(groups, results, strict=True):
-            wake |= group.tell(value)
+            wake |= group.wakes(value)
+            answers.extend(group.answers(value))
+        await self._tell(answers)
         self._wake(wake)
+
+    async def _tell(self, answers: Sequence[tuple[_Entry, object]]) -> None:
+        """Tell the results; of a large batch the first half first.
+
+        Told all at once, everybody would run, write and wait at the same time, and the database with nothing to do
+        meanwhile. In two halves one computes while the other one's writes are being committed.
+        """
+        first = len(answers) // 2 if len(answers) >= self._large and not self._queue else 0
+        for entry, value in answers[:first]:
+            entry.succeed(value)
+        if first:
+            await asyncio.sleep(0)
+        for entry, value in answers[first:]:
+            entry.succeed(value)
 
     async def _halves(self, entries: Sequence[_Entry]) -> None:
         middle = len(entries) // 2
@@ -185,7 +277,7 @@ class Batcher:
     async def _store_aside(self, entries: Sequence[_Entry]) -> None:
         """Store writes over a connection of their own, where they may wait for a lock as long as it takes."""
         wait = _FIRST_WAIT
-        while live := [entry for entry in entries if not entry.future.done()]:
+        while live := [entry for entry in entries if not entry.is_over]:
             members = live
             try:
                 groups, _ = _grouped(live)
@@ -198,7 +290,7 @@ class Batcher:
                 wait = min(wait * 2, _LAST_WAIT)
             except Exception as error:  # noqa: BLE001  # belongs to the caller who sent it
                 if len(members) == 1:
-                    _fail(members[0], error)
+                    members[0].fail(error)
                 else:
                     for member in members:
                         await self._store_aside([member])
@@ -208,12 +300,34 @@ def _doubt(entries: Sequence[_Entry], error: DatabaseUnavailable) -> None:
     """The commit may have happened: what must not be repeated goes back to its caller."""
     for entry in entries:
         if entry.operation is not None and not entry.operation.is_repeatable:
-            _fail(entry, error)
+            entry.fail(error)
 
 
-def _fail(entry: _Entry, error: Exception) -> None:
-    if not entry.future.done():
-        entry.future.set_exception(error)
+class _Answers(Generic[ResultT]):
+    """Collects the answers to several writes for one who waits for all of them."""
+
+    def __init__(self, future: asyncio.Future[list[ResultT]], count: int) -> None:
+        self._future = future
+        self._results: list[Any] = [None] * count
+        self._left = count
+        self._error: tuple[int, Exception] | None = None
+
+    def take(self, place: int, result: ResultT, error: Exception | None) -> None:
+        self._results[place] = result
+        if error is not None and (self._error is None or place < self._error[0]):
+            self._error = place, error
+        self._left -= 1
+        if not self._left:
+            _resolve(self._future, self._results, None if self._error is None else self._error[1])
+
+
+def _resolve(future: asyncio.Future[T], result: T, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _grouped(entries: Sequence[_Entry]) -> tuple[list[_Group], list[_Entry]]:

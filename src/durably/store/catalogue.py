@@ -2,12 +2,15 @@
 
 A file is a list of blocks, `-- name: claim` and a line of purpose, then statements separated by `;`. A `-- fragment: x`
 is text for `{x}`. Tables are `{runs}` and so on. Nothing here is made from values: those are always parameters.
+
+`-- if: steps` leaves a statement out when the batch `steps` is empty; together with an `-- end` further down it leaves
+out the lines between the two. Such a part may hold others, and may name several batches: `-- if: logs or events`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,8 +20,10 @@ TABLES = ("runs", "steps", "logs", "events", "concurrency_keys", "migrations")
 _HEAD = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
 _HOLE = re.compile(r"\{(\w+)\}")
 _PARAM = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
-_CONDITION = re.compile(r"^-- if: (\w+)$", re.MULTILINE)
-_COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
+_CONDITION = re.compile(r"-- if: (\w+)$", re.MULTILINE)
+_BEGIN = re.compile(r"^ *-- if: (\w+(?: or \w+)*)$", re.MULTILINE)
+_END = re.compile(r"^ *-- end$", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--(?! if: | end$).*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Sql:
     """One statement: its text, the parameters it names in order of appearance, and the batch it depends on."""
 
     text: str
+    """With the lines that begin and end its conditional parts, if it has any: see `chosen`."""
     params: tuple[str, ...]
     only_if: str | None
     """The statement is left out when this batch is empty."""
@@ -45,6 +51,30 @@ def load(dialect: str, prefix: str) -> Catalogue:
         for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             (names if kind == "name" else fragments)[name] = body.strip()
     return {name: _statements(_fill(body, fragments)) for name, body in names.items()}
+
+
+def conditions(sql: Sql) -> frozenset[str]:
+    """The batches that it depends on."""
+    named = [sql.only_if] if sql.only_if else []
+    return frozenset(named).union(*(names.split(" or ") for names in _BEGIN.findall(sql.text)))
+
+
+def chosen(sql: Sql, filled: Collection[str]) -> Sql | None:
+    """The statement without the parts that only matter to other batches than these; None if it is one of them."""
+    if sql.only_if is not None and sql.only_if not in filled:
+        return None
+    kept: list[str] = []
+    within = [True]
+    for line in sql.text.splitlines():
+        if begin := _BEGIN.fullmatch(line):
+            within.append(within[-1] and not set(begin[1].split(" or ")).isdisjoint(filled))
+        elif _END.fullmatch(line):
+            within.pop()
+        elif within[-1]:
+            kept.append(line)
+    if within != [True]:
+        raise ValueError(f"-- if and -- end do not match: {sql.text}")
+    return _sql("\n".join(kept), sql.only_if)
 
 
 def numbered(sql: Sql) -> str:
@@ -68,9 +98,14 @@ def _fill(text: str, fragments: Mapping[str, str]) -> str:
 def _statements(body: str) -> tuple[Sql, ...]:
     statements: list[Sql] = []
     for part in re.split(r";\s*\n", body + "\n"):
-        condition = _CONDITION.search(part)
-        text = _COMMENT.sub("", part).strip()
+        text, only_if = _COMMENT.sub("", part).strip(), None
+        condition = _CONDITION.match(text)
+        if condition and len(_BEGIN.findall(text)) > len(_END.findall(text)):  # no end: it is about all of it
+            only_if, text = condition[1], text[condition.end() :].strip()
         if text:
-            params = tuple(dict.fromkeys(_PARAM.findall(text)))
-            statements.append(Sql(text, params, condition[1] if condition else None))
+            statements.append(_sql(text, only_if))
     return tuple(statements)
+
+
+def _sql(text: str, only_if: str | None) -> Sql:
+    return Sql(text, tuple(dict.fromkeys(_PARAM.findall(text))), only_if)

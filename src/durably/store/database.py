@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from durably.environment import Environment
 from durably.errors import DatabaseUnavailable, UsageError
 from durably.store import engine as engines
-from durably.store.batch import Batcher
+from durably.store.batch import Answer, Batcher
 from durably.store.engine import Channel, Engine, LockTimeout
 from durably.store.migrate import Mode
 from durably.store.operation import ItemT, Lane, Operation, ResultT, T, Wake, Write
@@ -60,10 +60,11 @@ class Database:
         self._callbacks: list[Callable[[Wake], None]] = []
         self._is_listening = False
         self._is_closed = False
-        self._lanes = {
-            Lane.FAST: Batcher(self._transact, Channel.FAST, self._committed, environment.random),
-            Lane.KEYED: Batcher(self._transact, Channel.KEYED, self._committed, environment.random),
-        }
+        fast, keyed, claims = (
+            Batcher(self._transact, channel, self._committed, environment.random, overlaps=engine.is_parallel)
+            for channel in (Channel.FAST, Channel.KEYED, Channel.CLAIM)
+        )
+        self._lanes = {Lane.FAST: fast, Lane.KEYED: keyed, Lane.CLAIM: claims if engine.is_parallel else fast}
 
     @property
     def is_shared(self) -> bool:
@@ -97,6 +98,21 @@ class Database:
         """The item's result, after the commit that it shares with what arrived at the same time."""
         self._check_open()
         return await self._lanes[write.lane].submit(write, item, timeout)
+
+    async def submit_all(
+        self, write: Write[ItemT, ResultT], items: Sequence[ItemT], *, timeout: float | None = 10.0
+    ) -> list[ResultT]:  # becomes DatabaseUnavailable
+        """The results of several items, in order. Raises the first error when all were answered."""
+        self._check_open()
+        return await self._lanes[write.lane].submit_all(write, items, timeout)
+
+    def send(self, write: Write[ItemT, ResultT], item: ItemT, answer: Answer) -> Callable[[], None]:
+        """Like `submit`, however long it takes, but `answer` is called with the result or the error.
+
+        Returns the function that gives the write up. Raises UsageError after `close`.
+        """
+        self._check_open()
+        return self._lanes[write.lane].send(write, item, answer)
 
     async def read(self, operation: Operation[T], *, timeout: float | None = 10.0) -> T:  # becomes DatabaseUnavailable
         """The result of an operation that writes nothing."""

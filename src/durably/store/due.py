@@ -1,4 +1,4 @@
-"""Runs that wait for their start time."""
+"""What there is to do, in one look; and runs whose start time has come."""
 
 from __future__ import annotations
 
@@ -6,25 +6,39 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from durably.model import Due
+from durably.model import Due, Outlook
 from durably.store.operation import Operation, Rows, Statement, Wake
+
+
+def look(jobs: Sequence[str], *, max_crashes: int) -> Operation[Outlook]:
+    """What there is to do for a worker of these jobs. Writes nothing, whatever it finds."""
+
+    def decode(results: Sequence[Rows]) -> Outlook:
+        row: Any = results[0][0]
+        return Outlook(
+            claimable=bool(row["claimable"]),
+            expired=bool(row["expired"]),
+            crashed=bool(row["crashed"]),
+            due=bool(row["due"]),
+            next_due=None if row["wait_us"] is None else timedelta(microseconds=int(row["wait_us"])),
+        )
+
+    return Operation(
+        statements=(Statement("look", {"jobs": tuple(jobs), "max_crashes": max_crashes}),),
+        decode=decode,
+        readonly=True,
+    )
 
 
 def release_due(limit: int) -> Operation[Due]:
     """Make due runs claimable. Those whose key comes first are only reported: `admit_due` takes their keys."""
 
     def decode(results: Sequence[Rows]) -> Due:
-        released, keys, following = results
-        row: Any = following[0] if following else None
-        wait = None if row is None else timedelta(microseconds=int(row["wait_us"]))
-        return Due(released=len(released), keys=tuple(str(key["key"]) for key in keys), next_in=wait)
+        released, keys = results
+        return Due(released=len(released), keys=tuple(str(key["key"]) for key in keys))
 
     return Operation(
-        statements=(
-            Statement("release_due", {"limit": limit}),
-            Statement("due_keys", {"limit": limit}),
-            Statement("next_due", {}),
-        ),
+        statements=(Statement("release_due", {"limit": limit}), Statement("due_keys", {"limit": limit})),
         decode=decode,
     )
 

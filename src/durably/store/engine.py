@@ -23,6 +23,7 @@ class Channel(Enum):
 
     FAST = "fast"
     KEYED = "keyed"
+    CLAIM = "claim"
     READ = "read"
     ASIDE = "aside"
     """One of its own, that may wait for locks."""
@@ -33,6 +34,8 @@ class Engine(Protocol):
 
     is_shared: bool
     """Whether other processes can see the data."""
+    is_parallel: bool
+    """Whether transactions of several channels can be under way at once; else fewer of them are better."""
 
     async def open(self, mode: Mode) -> None:
         """Connect, and bring the tables up to date or check them. Raises SchemaError, DatabaseUnavailable."""

@@ -31,10 +31,21 @@ def claim(
 
 
 def claim_expired(
-    jobs: Sequence[str], *, limit: int, owner: str, token: str, lease: timedelta, max_crashes: int
+    jobs: Sequence[str],
+    *,
+    limit: int,
+    owner: str,
+    token: str,
+    lease: timedelta,
+    max_crashes: int,
+    held: Sequence[str] = (),
 ) -> Operation[list[StoredRun]]:
-    """Lease up to `limit` runs of these jobs whose lease ran out, but fewer than `max_crashes` times."""
-    params = _claim(jobs, limit=limit, owner=owner, token=token, lease=lease) | {"max_crashes": max_crashes}
+    """Lease up to `limit` runs of these jobs whose lease ran out, but fewer than `max_crashes` times.
+
+    `held` are the ids of runs that the caller executes: a lease of its own is only late, and to be renewed.
+    """
+    params = _claim(jobs, limit=limit, owner=owner, token=token, lease=lease)
+    params |= {"max_crashes": max_crashes, "held": tuple(held)}
     return Operation(
         statements=(Statement("claim_expired", params),),
         decode=lambda results: rows.runs(results[0]),
@@ -76,7 +87,7 @@ def fail_crashed(runs: Sequence[StoredRun], *, max_crashes: int) -> Operation[li
     message = f"the lease ran out {max_crashes} times without a new checkpoint: the run keeps killing its process"
     error = rows.error_text(RunError(type="WorkerCrashed", message=message))
     params: dict[str, Param] = {
-        "items": Batch(("id", "generation"), tuple((run.id, run.generation) for run in sorted(runs, key=_id))),
+        "items": _items([Lease(run.id, run.generation) for run in runs]),
         "error": error,
         "payload": f'{{"error":{error}}}',
     }
@@ -89,23 +100,29 @@ def fail_crashed(runs: Sequence[StoredRun], *, max_crashes: int) -> Operation[li
     )
 
 
-def _id(run: StoredRun) -> str:
-    return run.id
-
-
 def renew(leases: Sequence[Lease], *, lease: timedelta) -> Operation[list[LeaseState]]:
     """Extend leases to `lease` from now. One state a lease, in order. Safe to repeat."""
-    order = sorted(leases, key=lambda item: item.run_id)
-    params: dict[str, Param] = {
-        "items": Batch(("id", "generation"), tuple((item.run_id, item.generation) for item in order)),
-        "lease_us": rows.micros(lease),
-    }
+    params: dict[str, Param] = {"items": _items(leases), "lease_us": rows.micros(lease)}
 
     def decode(results: Sequence[Rows]) -> list[LeaseState]:
         found: dict[Any, Any] = {(row["id"], row["generation"]): row for row in results[0]}
         return [_state(found[item.run_id, item.generation]) for item in leases]
 
     return Operation(statements=(Statement("renew", params),), decode=decode)
+
+
+def lapsed(leases: Sequence[Lease]) -> Operation[dict[Lease, LeaseState]]:
+    """What became of those of these leases that are not in force any more: void, or (`BUSY`) run out."""
+
+    def decode(results: Sequence[Rows]) -> dict[Lease, LeaseState]:
+        found: Sequence[Any] = results[0]
+        return {Lease(row["id"], row["generation"]): _state(row) for row in found}
+
+    return Operation(statements=(Statement("lapsed", {"items": _items(leases)}),), decode=decode, readonly=True)
+
+
+def _items(leases: Sequence[Lease]) -> Batch:
+    return Batch(("id", "generation"), tuple(sorted((lease.run_id, lease.generation) for lease in leases)))
 
 
 def _state(row: rows.AnyRow) -> LeaseState:

@@ -62,6 +62,8 @@ class Lane(Enum):
     """Touches only rows that this process has leased, or takes what is free: waits for nobody."""
     KEYED = "keyed"
     """Locks rows that others may hold."""
+    CLAIM = "claim"
+    """Takes what is free. Beside the writes where the database commits two transactions at once, else with them."""
 
 
 @dataclass(frozen=True, slots=True)

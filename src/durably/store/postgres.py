@@ -17,7 +17,8 @@ from durably.errors import DatabaseUnavailable, ValidationError
 from durably.store import catalogue
 from durably.store.engine import Channel, LockTimeout
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
-from durably.store.operation import Batch, Param, Rows, Statement, Wake
+from durably.store.operation import Rows, Statement, Wake
+from durably.store.postgres_bind import Block
 from durably.store.postgres_wake import PostgresWaker
 from durably.store.url import DatabaseUrl
 
@@ -40,6 +41,11 @@ _PLANNER = (
     "SET enable_seqscan = off; SET enable_sort = off; SET jit = off; "
     "SET default_transaction_isolation = 'read committed'"
 )
+# Where the same few statements are sent all the time, they are planned once: planning took longer than executing. That
+# plan expects few rows, so a loop within a loop is ruled out; and a bitmap, which locks runs in the order of their
+# pages.
+_HOT = {Channel.FAST, Channel.CLAIM}
+_HOT_PLANNER = "SET plan_cache_mode = force_generic_plan; SET enable_nestloop = off; SET enable_bitmapscan = off"
 
 _PASSING = (
     asyncpg.PostgresConnectionError,
@@ -65,6 +71,7 @@ class PostgresEngine:
     """One PostgreSQL database, its tables in one schema."""
 
     is_shared = True
+    is_parallel = True
 
     def __init__(self, url: DatabaseUrl, environment: Environment, schema: str) -> None:
         if not schema or not set(schema) <= _SCHEMA_LETTERS or schema[0].isdigit():
@@ -73,8 +80,8 @@ class PostgresEngine:
         self._environment = environment
         self._schema = schema
         self._prefix = f'"{schema}".'
-        self._sql = _numbered(self._prefix)
-        self._links = {channel: _Link(url, channel) for channel in (Channel.FAST, Channel.KEYED)}
+        self._sql = {name: Block(sqls) for name, sqls in catalogue.load("postgres", self._prefix).items()}
+        self._links = {channel: _Link(url, channel) for channel in (Channel.FAST, Channel.KEYED, Channel.CLAIM)}
         self._waker = PostgresWaker(url, schema, environment)
 
     async def open(self, mode: Mode) -> None:
@@ -137,8 +144,7 @@ class PostgresEngine:
         self._waker.notify(wake, self._links[Channel.KEYED].execute)
 
     def _bind(self, statement: Statement) -> list[tuple[str, list[object]]]:
-        values = _flat(statement)
-        return [(text, [values[name] for name in params]) for text, params in self._sql[statement.name]]
+        return self._sql[statement.name].bind(statement.params)
 
     async def _migrate_once(self, connection: Connection, known: Sequence[Migration], mode: Mode) -> int:
         """Apply the first missing migration in a transaction of its own. Returns how many are left."""
@@ -175,29 +181,11 @@ class PostgresEngine:
         return Applied(rows[0]["version"], rows[0]["serves"])
 
 
-def _numbered(prefix: str) -> dict[str, tuple[tuple[str, tuple[str, ...]], ...]]:
-    """The dialect's SQL with `$1` in place of `:name`, beside the names in that order."""
-    return {
-        name: tuple((catalogue.numbered(sql), sql.params) for sql in block)
-        for name, block in catalogue.load("postgres", prefix).items()
-    }
-
-
-def _flat(statement: Statement) -> dict[str, object]:
-    """The parameters by the names that the SQL uses: a batch becomes one list a column."""
-    values: dict[str, object] = {"now": None}
-    for name, param in statement.params.items():
-        if isinstance(param, Batch):
-            columns = zip(*param.rows, strict=True) if param.rows else ((),) * len(param.columns)
-            for column, cells in zip(param.columns, columns, strict=True):
-                values[f"{name}_{column}"] = list(cells)
-        else:
-            values[name] = _value(param)
-    return values
-
-
-def _value(param: Param) -> object:
-    return list(param) if isinstance(param, tuple) else param
+def settings(channel: Channel) -> str:
+    """What a channel's connection is told first."""
+    planner = f"{_PLANNER}; {_HOT_PLANNER}" if channel in _HOT else _PLANNER
+    waits = 0 if channel is Channel.ASIDE else _LOCK_TIMEOUT_MS
+    return f"{planner}; SET lock_timeout = {waits}; SET idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}"
 
 
 class _Link:
@@ -210,10 +198,7 @@ class _Link:
         self.is_open = False
         """A write that comes behind `close` makes no new connection, for nobody would close it."""
         self.is_pooled = False
-        waits = 0 if channel is Channel.ASIDE else _LOCK_TIMEOUT_MS
-        self.settings = (
-            f"{_PLANNER}; SET lock_timeout = {waits}; SET idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}"
-        )
+        self.settings = settings(channel)
 
     async def connected(self) -> Connection:
         """The live connection. Raises DatabaseUnavailable."""

@@ -22,7 +22,8 @@ from durably.store.url import DatabaseUrl
 _log = logging.getLogger("durably.store")
 
 _ALL = Wake.WORK | Wake.EVENTS | Wake.CANCEL
-_PAUSE = 0.005
+_FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.04
+"""Between two notifications: it grows while one is due after each, so that steady work is announced seldom."""
 _FIRST_RETRY, _LAST_RETRY = 0.5, 15.0
 _PROBE_WITHIN = 1.0
 _CHECK_EVERY = 30.0
@@ -66,11 +67,13 @@ class PostgresWaker:
                 await asyncio.wait_for(self._sending, 2)
 
     async def _send(self, send: Send) -> None:
+        pause = _FIRST_PAUSE
         while self._due:
             wake, self._due = self._due, Wake.NOBODY
             with suppress(DatabaseUnavailable):  # they poll
                 await send("SELECT pg_notify($1, $2)", self._channel, f"{self._name} {wake.value}")
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_PAUSE)
 
     async def _listen(self, callback: Callable[[Wake], None]) -> None:
         wait = _FIRST_RETRY

@@ -1,7 +1,8 @@
 """SQLite through the standard library: one writer thread, one reader thread, wake-ups between processes.
 
-Every write transaction is BEGIN IMMEDIATE: a deferred one that upgrades gets "database is locked", which no timeout
-cures. SQLite's own busy handler is off; a busy database is retried after a random 0.1 to 4 ms, so that none starves.
+Every write transaction is BEGIN IMMEDIATE, or one statement, which takes the same lock before it reads: a deferred one
+that upgrades gets "database is locked", which no timeout cures. SQLite's own busy handler is off; a busy database is
+retried after a random 0.1 to 4 ms, so that none starves.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
 from durably.store.operation import Batch, Param, Rows, Statement, Wake
+from durably.store.sqlite_programs import Block, Programs
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
@@ -41,12 +43,15 @@ class _Busy(Exception):  # not a fault: the writer tries again
 class SqliteEngine:
     """One SQLite file, or one database in memory."""
 
+    is_parallel = False
+
     def __init__(self, url: DatabaseUrl, environment: Environment, *, shared_with: SqliteEngine | None = None) -> None:
         self._url = url
         self._environment = environment
         self.is_shared = url.location != ":memory:"
         self._owner = shared_with
         self._sql = catalogue.load("sqlite", _PREFIX)
+        self._texts: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
         self._waker = _waker(url, environment) if self.is_shared and shared_with is None else None
@@ -78,7 +83,7 @@ class SqliteEngine:
         connection = self._reader if reading else writer
         if connection is None:
             raise DatabaseUnavailable("it is not open")
-        plan = [self._bind(statement) for statement in statements]
+        plan = [self._bind(statement, place) for place, statement in enumerate(statements)]
         return await self._retried(connection, lambda: connection.transact(plan, readonly=readonly))
 
     def twin(self) -> SqliteEngine:
@@ -118,14 +123,17 @@ class SqliteEngine:
 
         await self._retried(connection, apply)
 
-    def _bind(self, statement: Statement) -> list[tuple[str, Mapping[str, object]]]:
-        now = self._environment.now_us()
-        params = {name: _value(value) for name, value in statement.params.items()} | {"now": now}
-        return [
-            (sql.text, params)
-            for sql in self._sql[statement.name]
-            if sql.only_if is None or _is_filled(statement.params[sql.only_if])
-        ]
+    def _bind(self, statement: Statement, place: int) -> Block:
+        filled = frozenset(name for name, value in statement.params.items() if isinstance(value, Batch) and value.rows)
+        texts = self._texts.get((statement.name, filled))
+        if texts is None:
+            chosen = [catalogue.chosen(sql, filled) for sql in self._sql[statement.name]]
+            texts = self._texts[statement.name, filled] = tuple(
+                sql.text for sql in chosen if sql is not None and sql.text
+            )
+        params = {name: _value(value) for name, value in statement.params.items()}
+        params["now"], params["block"] = self._environment.now_us(), place
+        return Block(statement.name, texts, params)
 
 
 def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:
@@ -134,15 +142,11 @@ def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:
     return FileWaker(Path(url.location), environment)
 
 
-def _is_filled(param: Param) -> bool:
-    return isinstance(param, Batch) and bool(param.rows)
-
-
 def _value(param: Param) -> object:
     if isinstance(param, Batch):
-        return json.dumps(param.rows, default=_micros, separators=(",", ":"))
+        return _encode(param.rows)
     if isinstance(param, tuple):
-        return json.dumps(param)
+        return _encode(param)
     return rows.micros_of_time(param) if isinstance(param, datetime) else param
 
 
@@ -153,6 +157,9 @@ def _micros(value: object) -> int:
     raise TypeError(message)
 
 
+_encode = json.JSONEncoder(default=_micros, separators=(",", ":"), check_circular=False).encode
+
+
 class _Connection:
     """A connection and the one thread that uses it. All methods but `call` and `close` run in that thread."""
 
@@ -160,10 +167,14 @@ class _Connection:
         self._url = url
         self._executor: Executor = environment.executor(name, 1)
         self._raw: sqlite3.Connection | None = None
+        self._programs: Programs | None = None
 
     async def call(self, work: Callable[[], list[Rows]]) -> list[Rows]:
-        """Run blocking work in the connection's thread; from any loop."""
-        return await asyncio.wrap_future(self._executor.submit(self._translated, work))
+        """Run blocking work in the connection's thread; from any loop. What is given up before it began is not done."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Rows]] = loop.create_future()
+        self._executor.submit(self._work, work, loop, answer)  # wrap_future takes 6 us more
+        return await answer
 
     async def close(self) -> None:
         """Close the connection and end its thread."""
@@ -178,17 +189,24 @@ class _Connection:
                 self._url.location, isolation_level=None, timeout=0, check_same_thread=False, cached_statements=512
             )
             self._raw.row_factory = sqlite3.Row
+            self._programs = Programs(self._raw)
         self._raw.execute("PRAGMA busy_timeout = 0")
         self._raw.execute("PRAGMA journal_mode = WAL")
+        self._raw.execute("PRAGMA temp_store = MEMORY")  # the programs, and what a statement may have to undo
         self._raw.execute(f"PRAGMA synchronous = {self._url.synchronous}")  # one of three words, checked by `parse_url`
         return []
 
-    def transact(self, plan: Sequence[Sequence[tuple[str, Mapping[str, object]]]], *, readonly: bool) -> list[Rows]:
-        """One transaction. A block's rows are those of its last statement that has any."""
-        raw = self._connected()
+    def transact(self, plan: Sequence[Block], *, readonly: bool) -> list[Rows]:
+        """One transaction, if possible in one call. A block's rows are those of its last statement that has any."""
+        raw, programs = self._connected()
+        programs.forget()
+        program = None if readonly else programs.program(plan)
+        if program is not None:
+            raw.execute(program.text, program.values(plan))
+            return [programs.found(place) for place in range(len(plan))]
         raw.execute("BEGIN" if readonly else "BEGIN IMMEDIATE")
         try:
-            results = [_block(raw, block) for block in plan]
+            results = [_run(raw, block, programs, place) for place, block in enumerate(plan)]
             raw.execute("COMMIT")
         except BaseException:
             if raw.in_transaction:
@@ -198,7 +216,7 @@ class _Connection:
 
     def migrate(self, known: Sequence[Migration], mode: Mode, now: int) -> None:
         """Apply what is missing, in one transaction each, one process at a time."""
-        raw = self._connected()
+        raw, _ = self._connected()
         while True:
             raw.execute("BEGIN IMMEDIATE")
             try:
@@ -212,18 +230,32 @@ class _Connection:
             if len(missing) <= 1:
                 return
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self) -> tuple[sqlite3.Connection, Programs]:
         if self._raw is None:
             self.open()
-        if self._raw is None:
+        if self._raw is None or self._programs is None:
             raise DatabaseUnavailable("it is not open")
-        return self._raw
+        return self._raw, self._programs
 
     def _close(self) -> list[Rows]:
         if self._raw is not None:
             self._raw.close()
-            self._raw = None
+            self._raw = self._programs = None
         return []
+
+    def _work(
+        self, work: Callable[[], list[Rows]], loop: asyncio.AbstractEventLoop, answer: asyncio.Future[list[Rows]]
+    ) -> None:
+        if answer.cancelled():
+            return
+        found: list[Rows] = []
+        failed: BaseException | None = None
+        try:
+            found = self._translated(work)
+        except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who waits
+            failed = error
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(_tell, answer, found, failed)
 
     def _translated(self, work: Callable[[], list[Rows]]) -> list[Rows]:
         try:
@@ -239,13 +271,22 @@ class _Connection:
             raise
 
 
-def _block(raw: sqlite3.Connection, block: Sequence[tuple[str, Mapping[str, object]]]) -> Rows:
+def _tell(answer: asyncio.Future[list[Rows]], found: list[Rows], failed: BaseException | None) -> None:
+    if answer.done():
+        return
+    if failed is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(failed)
+
+
+def _run(raw: sqlite3.Connection, block: Block, programs: Programs, place: int) -> Rows:
     found: Rows = ()
-    for text, params in block:
-        cursor = raw.execute(text, params)
+    for text in block.texts:
+        cursor = raw.execute(text, block.params)
         if cursor.description is not None:
             found = cursor.fetchall()
-    return found
+    return programs.found(place) or found
 
 
 def _applied(raw: sqlite3.Connection) -> Applied:

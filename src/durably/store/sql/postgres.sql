@@ -1,6 +1,8 @@
 -- What only PostgreSQL says. Rows that are to be changed are locked first, in the statement that tests them
 -- (READ COMMITTED re-checks only the conditions of the level that locks), and in the order of their ids. Items arrive
 -- sorted by id; LATERAL keeps that order and looks each row up by its key, whatever the statistics say.
+-- A batch's column `:x::text::uuid[]` is sent as the text of an array, which takes the driver a tenth of the time. It is
+-- for what needs no quotes in there: ids, numbers, times, words of ours.
 
 -- fragment: now
 (SELECT coalesce(:now::timestamptz, clock_timestamp()))
@@ -255,39 +257,43 @@ FROM claimed r
 ORDER BY r.rank, r.id
 
 -- name: claim
--- Lease the first claimable runs of these jobs, each job looked at through its own part of the index.
-WITH candidate AS (
-    SELECT first.id
-    FROM unnest(:jobs::text[]) AS j (job)
-    CROSS JOIN LATERAL (
-        SELECT r.id, r.rank
-        FROM {runs} r
-        WHERE r.job = j.job AND r.status = 'pending' AND r.hold IS NULL AND r.rank >= :floor::bigint
-        ORDER BY r.rank, r.id
-        LIMIT :limit::integer * 4
-    ) first
-    ORDER BY first.rank, first.id
-    LIMIT :limit::integer * 4
-),
-chosen AS MATERIALIZED (
+-- Lease the first claimable runs of these jobs, each job looked at through its own part of the index. Candidates are
+-- locked one after the other, until there are enough. Their state is tested in a way that fits no index: a plan that was
+-- made while few runs were waiting would look through all that wait.
+WITH chosen AS MATERIALIZED (
     SELECT r.id
-    FROM {runs} r
-    WHERE r.id = ANY (ARRAY (SELECT id FROM candidate)) AND r.status = 'pending' AND r.hold IS NULL
-    ORDER BY r.rank, r.id
+    FROM (
+        SELECT first.id
+        FROM unnest(:jobs::text[]) AS j (job)
+        CROSS JOIN LATERAL (
+            SELECT c.id, c.rank
+            FROM {runs} c
+            WHERE c.job = j.job AND c.status = 'pending' AND c.hold IS NULL AND c.rank >= :floor::bigint
+            ORDER BY c.rank, c.id
+            LIMIT :limit::integer * 4
+        ) first
+        ORDER BY first.rank, first.id
+        LIMIT :limit::integer * 4
+    ) candidate
+    CROSS JOIN LATERAL (
+        SELECT x.id
+        FROM {runs} x
+        WHERE x.id = candidate.id AND coalesce(x.status = 'pending' AND x.hold IS NULL, false)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) r
     LIMIT :limit::integer
-    FOR NO KEY UPDATE SKIP LOCKED
 ),
 claimed AS (
     UPDATE {runs} r
     SET {claim_changes}
-    FROM chosen, (SELECT {now} AS now) clock
-    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND r.id = chosen.id AND r.status = 'pending' AND r.hold IS NULL
+    FROM (SELECT {now} AS now) clock
+    WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND coalesce(r.status = 'pending' AND r.hold IS NULL, false)
     RETURNING r.*
 ),
 {claim_result}
 
 -- name: claim_expired
--- Lease runs of these jobs whose lease has run out; they keep their slots.
+-- Lease runs of these jobs whose lease has run out, but none of the `held` ones; they keep their slots.
 WITH chosen AS MATERIALIZED (
     SELECT r.id
     FROM {runs} r
@@ -295,6 +301,7 @@ WITH chosen AS MATERIALIZED (
       AND r.status = 'leased'
       AND r.lease_expires_at <= {now}
       AND r.crashes + 1 < :max_crashes::integer
+      AND r.id <> ALL (:held::uuid[])
     ORDER BY r.rank, r.id
     LIMIT :limit::integer
     FOR NO KEY UPDATE SKIP LOCKED
@@ -388,98 +395,176 @@ FROM item i
 LEFT JOIN mine ON mine.id = i.id AND mine.generation = i.generation
 LEFT JOIN LATERAL (SELECT x.status, x.generation FROM {runs} x WHERE x.id = i.id OFFSET 0) r ON true
 
+-- name: lapsed
+-- Those of these leases that are not in force: void, or run out.
+SELECT i.id::text AS id, i.generation, false AS renewed, r.status, r.generation = i.generation AS same
+FROM unnest(:items_id::uuid[], :items_generation::integer[]) AS i (id, generation)
+LEFT JOIN LATERAL (
+    SELECT x.status, x.generation, x.lease_expires_at
+    FROM {runs} x
+    WHERE x.id = i.id
+    OFFSET 0
+) r ON true
+WHERE (r.status = 'leased' AND r.generation = i.generation AND r.lease_expires_at > {now}) IS NOT TRUE
+
 -- name: write_runs
--- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence.
-WITH item AS MATERIALIZED (
-    SELECT *
-    FROM unnest(
-        :runs_id::uuid[], :runs_generation::integer[], :runs_number::integer[], :runs_events::integer[],
-        :runs_completed::integer[], :runs_next_step::integer[], :runs_progress::text[], :runs_status::text[],
-        :runs_output::text[], :runs_error::text[], :runs_keep_steps::boolean[]
-    ) AS i (id, generation, number, events, completed, next_step, progress, status, output, error, keep_steps)
-),
-held AS MATERIALIZED (
-    SELECT i.*, r.job, r.labels, r.seq, r.slot, r.concurrency_key, {now} AS now
-    FROM item i
+-- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence. The fence
+-- is the update's own condition: it locks each run where it tests it. The status is tested in a way that fits no index,
+-- so that runs are looked up by their ids, and locked in that order. What has nothing to do is left out. Returns what was
+-- refused; the lock shows what was committed while the update waited, which may have been this same write.
+WITH
+-- if: slots
+kept AS MATERIALIZED (
+    SELECT r.id, r.concurrency_key
+    FROM (SELECT id FROM unnest(:slots_id::text::uuid[]) AS u (id) ORDER BY id) i
     CROSS JOIN LATERAL (
-        SELECT x.job, x.labels, x.seq, x.slot, x.concurrency_key
-        FROM {runs} x
-        WHERE x.id = i.id AND x.status = 'leased' AND x.generation = i.generation AND x.writes < i.number
-        FOR NO KEY UPDATE
+        SELECT x.id, x.slot, x.concurrency_key FROM {runs} x WHERE x.id = i.id FOR NO KEY UPDATE
     ) r
+    WHERE r.slot
 ),
-step AS (
-    INSERT INTO {steps} AS s (run_id, name, position, status, output, error, generation, started_at, completed_at)
-    SELECT i.run_id, i.name, i.position, i.status, i.output, i.error, held.generation, i.started_at, i.completed_at
+-- end
+held AS (
+    UPDATE {runs} r
+    SET writes = i.number,
+        seq = r.seq + i.events,
+        -- if: steps
+        completed_steps = r.completed_steps + i.completed,
+        next_step = coalesce(i.next_step, r.next_step),
+        crashes = CASE WHEN i.completed > 0 THEN 0 ELSE r.crashes END,
+        -- end
+        -- if: endings
+        status = coalesce(e.status, r.status),
+        slot = r.slot AND coalesce(e.status, 'leased') IN ('leased', 'pending'),
+        attempt = r.attempt - CASE WHEN e.status = 'pending' THEN 1 ELSE 0 END,
+        output = e.output,
+        error = e.error,
+        lease_owner = CASE WHEN e.status IS NULL THEN r.lease_owner END,
+        lease_expires_at = CASE WHEN e.status IS NULL THEN r.lease_expires_at END,
+        completed_at = CASE WHEN e.status IN ('completed', 'failed', 'cancelled') THEN {now} END,
+        -- end
+        progress = coalesce(i.progress, r.progress)
     FROM unnest(
-        :steps_run_id::uuid[], :steps_name::text[], :steps_position::integer[], :steps_status::text[],
-        :steps_output::text[], :steps_error::text[], :steps_started_at::timestamptz[], :steps_completed_at::timestamptz[]
-    ) AS i (run_id, name, position, status, output, error, started_at, completed_at)
-    JOIN held ON held.id = i.run_id AND held.keep_steps
+        :runs_id::text::uuid[], :runs_generation::text::integer[], :runs_number::text::integer[],
+        :runs_events::text::integer[], :runs_completed::text::integer[], :runs_next_step::text::integer[],
+        :runs_progress::text[]
+    ) AS i (id, generation, number, events, completed, next_step, progress)
+    -- if: endings
+    LEFT JOIN unnest(
+        :endings_id::text::uuid[], :endings_status::text::text[], :endings_output::text[], :endings_error::text[],
+        :endings_place::text::integer[], :endings_type::text::text[], :endings_payload::text[]
+    ) AS e (id, status, output, error, place, type, payload) ON e.id = i.id
+    -- end
+    WHERE r.id = ANY ((SELECT :runs_id::text::uuid[])::uuid[]) AND r.id = i.id
+      AND coalesce(r.status = 'leased', false) AND r.generation = i.generation AND r.writes < i.number
+      -- if: slots
+      AND (SELECT count(*) FROM kept) >= 0
+      -- end
+    RETURNING r.id, r.generation, r.job, nullif(r.labels, '{}') AS labels, r.seq - i.events AS seq
+              -- if: endings
+              , e.place, e.type, e.payload, coalesce(r.completed_at, {now}) AS ended_at
+              -- end
+)
+-- if: steps
+, written AS MATERIALIZED (
+    SELECT i.*, held.generation, held.seq, held.job, held.labels
+    FROM unnest(
+        :steps_run_id::text::uuid[], :steps_name::text[], :steps_position::text::integer[], :steps_status::text::text[],
+        :steps_output::text[], :steps_error::text[], :steps_started_at::text::timestamptz[],
+        :steps_completed_at::text::timestamptz[], :steps_start_place::text::integer[], :steps_end_place::text::integer[]
+    ) AS i (run_id, name, position, status, output, error, started_at, completed_at, start_place, end_place)
+    JOIN held ON held.id = i.run_id
+)
+, step AS (
+    INSERT INTO {steps} AS s (run_id, name, position, status, output, error, generation, started_at, completed_at)
+    SELECT w.run_id, w.name, w.position, w.status, w.output, w.error, w.generation, w.started_at, w.completed_at
+    FROM written w
+    -- if: forgotten
+    WHERE w.run_id <> ALL ((SELECT :forgotten_id::text::uuid[])::uuid[])
+    -- end
     ON CONFLICT (run_id, name) DO UPDATE
     SET position = excluded.position, status = excluded.status, output = excluded.output, error = excluded.error,
         generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
     WHERE s.status <> 'completed'
-),
-log AS (
+)
+-- end
+-- if: forgotten
+, forgotten AS (
+    DELETE FROM {steps} s
+    WHERE s.run_id = ANY (ARRAY (
+        SELECT held.id FROM held WHERE held.id = ANY ((SELECT :forgotten_id::text::uuid[])::uuid[])
+    ))
+)
+-- end
+-- if: logs
+, log AS (
     INSERT INTO {logs} (run_id, seq, step, level, message, data, created_at)
     SELECT i.run_id, held.seq + i.place, i.step, i.level, i.message, i.data, i.created_at
     FROM unnest(
-        :logs_run_id::uuid[], :logs_place::integer[], :logs_step::text[], :logs_level::text[], :logs_message::text[],
-        :logs_data::text[], :logs_created_at::timestamptz[]
+        :logs_run_id::text::uuid[], :logs_place::text::integer[], :logs_step::text[], :logs_level::text::text[],
+        :logs_message::text[], :logs_data::text[], :logs_created_at::text::timestamptz[]
     ) AS i (run_id, place, step, level, message, data, created_at)
     JOIN held ON held.id = i.run_id
-),
-event AS (
-    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
-    SELECT held.id, held.seq + i.place, i.type, held.job, nullif(held.labels, '{}'), i.step, i.position, i.payload,
-           coalesce(i.created_at, held.now)
-    FROM unnest(
-        :events_ord::integer[], :events_run_id::uuid[], :events_place::integer[], :events_type::text[], :events_step::text[],
-        :events_position::integer[], :events_payload::text[], :events_created_at::timestamptz[]
-    ) AS i (ord, run_id, place, type, step, position, payload, created_at)
-    JOIN held ON held.id = i.run_id
-    ORDER BY i.ord
-),
-forgotten AS (
-    DELETE FROM {steps} s
-    WHERE s.run_id = ANY (ARRAY (SELECT id FROM held WHERE NOT keep_steps))
-),
-freed AS (
+)
+-- end
+-- if: slots
+, freed AS (
     UPDATE {concurrency_keys} k
     SET active = greatest(k.active - n.runs, 0)
     FROM (
-        SELECT concurrency_key, count(*)::integer AS runs
-        FROM held
-        WHERE slot AND status IN ('completed', 'failed', 'cancelled')
-        GROUP BY concurrency_key
+        SELECT kept.concurrency_key, count(*)::integer AS runs
+        FROM kept
+        JOIN held ON held.id = kept.id
+        GROUP BY kept.concurrency_key
     ) n
     WHERE k.key = n.concurrency_key
-),
-changed AS (
-    UPDATE {runs} r
-    SET writes = held.number,
-        seq = r.seq + held.events,
-        completed_steps = r.completed_steps + held.completed,
-        next_step = coalesce(held.next_step, r.next_step),
-        crashes = CASE WHEN held.completed > 0 THEN 0 ELSE r.crashes END,
-        progress = coalesce(held.progress, r.progress),
-        status = coalesce(held.status, r.status),
-        slot = r.slot AND coalesce(held.status, 'leased') IN ('leased', 'pending'),
-        attempt = r.attempt - CASE WHEN held.status = 'pending' THEN 1 ELSE 0 END,
-        output = held.output,
-        error = held.error,
-        lease_owner = CASE WHEN held.status IS NULL THEN r.lease_owner END,
-        lease_expires_at = CASE WHEN held.status IS NULL THEN r.lease_expires_at END,
-        completed_at = CASE WHEN held.status IN ('completed', 'failed', 'cancelled') THEN held.now END
-    FROM held
-    WHERE r.id = ANY (ARRAY (SELECT id FROM held)) AND r.id = held.id
 )
-SELECT i.id::text AS id,
-       held.id IS NOT NULL OR coalesce(r.generation = i.generation AND r.writes >= i.number, false) AS stored
-FROM item i
-LEFT JOIN held ON held.id = i.id
-LEFT JOIN LATERAL (SELECT x.generation, x.writes FROM {runs} x WHERE x.id = i.id OFFSET 0) r ON true
+-- end
+-- if: steps or events or endings
+, event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
+    {written_events}
+    ORDER BY seq
+)
+-- end
+SELECT i.id::text AS id
+FROM unnest(:runs_id::text::uuid[], :runs_generation::text::integer[], :runs_number::text::integer[])
+     AS i (id, generation, number)
+LEFT JOIN LATERAL (SELECT x.generation, x.writes FROM {runs} x WHERE x.id = i.id FOR NO KEY UPDATE) r ON true
+WHERE (SELECT count(*) FROM held) < cardinality(:runs_id::text::uuid[])
+  AND NOT EXISTS (SELECT 1 FROM held WHERE held.id = i.id)
+  AND NOT coalesce(r.generation = i.generation AND r.writes >= i.number, false)
+
+-- fragment: written_events
+-- Those that the rows of steps stand for, all others, and those of endings.
+SELECT id AS run_id, seq, NULL AS type, job, labels, NULL AS step, NULL::integer AS position, NULL AS payload,
+       NULL::timestamptz AS created_at
+FROM held
+WHERE false
+-- if: steps
+UNION ALL
+SELECT run_id, seq + start_place, 'step:start', job, labels, name, position, NULL, started_at
+FROM written
+WHERE start_place IS NOT NULL
+UNION ALL
+SELECT run_id, seq + end_place, 'step:complete', job, labels, name, position, NULL, completed_at
+FROM written
+WHERE end_place IS NOT NULL
+-- end
+-- if: events
+UNION ALL
+SELECT held.id, held.seq + i.place, i.type, held.job, held.labels, i.step, i.position, i.payload, i.created_at
+FROM unnest(
+    :events_run_id::text::uuid[], :events_place::text::integer[], :events_type::text::text[], :events_step::text[],
+    :events_position::text::integer[], :events_payload::text[], :events_created_at::text::timestamptz[]
+) AS i (run_id, place, type, step, position, payload, created_at)
+JOIN held ON held.id = i.run_id
+-- end
+-- if: endings
+UNION ALL
+SELECT id, seq + place, type, job, labels, NULL, NULL, payload, ended_at
+FROM held
+WHERE type IS NOT NULL
+-- end
 
 -- name: cancel_step
 -- Note the step that a cancel interrupted; the one thing that the last generation may still write.
@@ -717,16 +802,39 @@ FROM (
 ) due
 ORDER BY key
 
--- name: next_due
--- How long until the next run is due, in microseconds; null when none waits.
-SELECT (extract(epoch FROM next.available_at - {now}) * 1000000)::bigint AS wait_us
+-- name: look
+-- What there is to do for a worker of these jobs, and the microseconds until the next run is due.
+SELECT
+    EXISTS (
+        SELECT 1
+        FROM unnest(:jobs::text[]) AS j (job)
+        CROSS JOIN LATERAL (
+            SELECT 1
+            FROM {runs} r
+            WHERE r.job = j.job AND r.status = 'pending' AND r.hold IS NULL
+            LIMIT 1
+        ) first
+    ) AS claimable,
+    late.expired,
+    late.crashed,
+    EXISTS (
+        SELECT 1
+        FROM {runs} r
+        WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= {now}
+    ) AS due,
+    (
+        SELECT (extract(epoch FROM r.available_at - {now}) * 1000000)::bigint
+        FROM {runs} r
+        WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > {now}
+        ORDER BY r.available_at
+        LIMIT 1
+    ) AS wait_us
 FROM (
-    SELECT r.available_at
+    SELECT coalesce(bool_or(r.crashes + 1 < :max_crashes::integer), false) AS expired,
+           coalesce(bool_or(r.crashes + 1 >= :max_crashes::integer), false) AS crashed
     FROM {runs} r
-    WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > {now}
-    ORDER BY r.available_at
-    LIMIT 1
-) next
+    WHERE r.job = ANY (:jobs::text[]) AND r.status = 'leased' AND r.lease_expires_at <= {now}
+) late
 
 -- name: hold_due
 -- Move due runs of these keys to the queue of their key.

@@ -2,7 +2,9 @@
 -- things, so a block may hold several statements. The one that changes a verdict comes after all that test it.
 -- A "+" before a column keeps the planner from walking that column's index instead of looking up the items' ids.
 -- INDEXED BY stands where SQLite, which has no statistics, would rather take the index of all runs in a status.
--- "-- if: x" leaves a statement out when the batch x is empty. A block's rows are those of its last statement with rows.
+-- "-- if: x" leaves a statement out when the batch x is empty. A block's rows are those of its last statement with rows,
+-- or what it gave to durably_rows(:block, names, JSON arrays). What is written most often becomes the body of a trigger
+-- (see sqlite_programs.py): there, an UPDATE's own table has no alias, and rows come back in that way only.
 
 -- fragment: now
 :now
@@ -133,8 +135,15 @@ FROM {new_runs}
 WHERE (i.if_pending = 'queue' OR {unstarted} IS NULL)
   AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
 ORDER BY i.ord
-ON CONFLICT DO NOTHING
-RETURNING id, hold, available_at, created_at;
+ON CONFLICT DO NOTHING;
+SELECT durably_rows(:block, 'id, hold, available_at, created_at', found)
+FROM (
+    SELECT json_group_array(json_array(r.id, r.hold, r.available_at, r.created_at)) AS found, count(*) AS runs
+    FROM (SELECT value->>1 AS id FROM json_each(:items)) i
+    CROSS JOIN {runs} r ON r.id = i.id
+    WHERE r.seq = 0
+)
+WHERE runs > 0;
 INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
 SELECT r.id, 1, 'run:trigger', r.job, nullif(r.labels, '{}'), r.created_at
 FROM {new_runs}
@@ -219,19 +228,19 @@ FROM (SELECT * FROM {runs} x WHERE x.labels <> '{}' AND {run_filter} ORDER BY x.
 ORDER BY r.id DESC
 
 -- fragment: claimable
-SELECT r.id
+SELECT r.rowid
 FROM json_each(:jobs) w
 CROSS JOIN json_each((
-    SELECT json_group_array(c.id)
+    SELECT json_group_array(c.place)
     FROM (
-        SELECT x.id
+        SELECT x.rowid AS place
         FROM {runs} x
         WHERE x.job = w.value AND x.status = 'pending' AND x.hold IS NULL AND x.rank >= :floor
         ORDER BY x.rank, x.id
         LIMIT :limit
     ) c
 )) candidate
-CROSS JOIN {runs} r ON r.id = candidate.value
+CROSS JOIN {runs} r ON r.rowid = candidate.value
 ORDER BY r.rank, r.id
 LIMIT :limit
 
@@ -245,16 +254,28 @@ SELECT r.id, r.seq + 1, 'run:leased', r.job, nullif(r.labels, '{}'),
 status = 'leased', generation = generation + 1, writes = 0, attempt = attempt + 1, seq = seq + 1, token = :token,
 lease_owner = :owner, lease_expires_at = :now + :lease_us, started_at = coalesce(started_at, :now)
 
+-- fragment: claimed_columns
+-- {returned_columns} as the claim leaves them.
+r.id, r.job, r.input, 'leased', NULL, r.priority, r.idempotency_key, r.concurrency_key, r.labels, r.generation + 1,
+r.attempt + 1, r.crashes, r.output, r.error, r.progress, r.next_step, r.completed_steps, :owner, :now + :lease_us,
+r.available_at, r.created_at, coalesce(r.started_at, :now), r.completed_at, r.rank
+
 -- name: claim
 -- Lease the first claimable runs of these jobs, each job looked at through its own part of the index.
+SELECT durably_rows(:block, '{returned_columns}', found)
+FROM (
+    SELECT json_group_array(json_array({claimed_columns})) AS found, count(*) AS runs
+    FROM {runs} r
+    WHERE r.rowid IN ({claimable})
+)
+WHERE runs > 0;
 INSERT INTO {events} ({leased_event}
 FROM {runs} r
-WHERE r.id IN ({claimable})
+WHERE r.rowid IN ({claimable})
 ORDER BY r.rank, r.id;
-UPDATE {runs} AS r
+UPDATE {runs}
 SET {claim_changes}
-WHERE r.id IN ({claimable})
-RETURNING {returned_columns}
+WHERE rowid IN ({claimable})
 
 -- fragment: expired
 SELECT x.id
@@ -263,11 +284,12 @@ WHERE x.job IN (SELECT value FROM json_each(:jobs))
   AND x.status = 'leased'
   AND x.lease_expires_at <= :now
   AND x.crashes + 1 < :max_crashes
+  AND x.id NOT IN (SELECT value FROM json_each(:held))
 ORDER BY x.rank, x.id
 LIMIT :limit
 
 -- name: claim_expired
--- Lease runs of these jobs whose lease has run out; they keep their slots.
+-- Lease runs of these jobs whose lease has run out, but none of the `held` ones; they keep their slots.
 INSERT INTO {events} ({leased_event}
 FROM {runs} r
 WHERE r.id IN ({expired})
@@ -325,23 +347,43 @@ SELECT i.id AS id, i.generation AS generation, r.status IS 'leased' AND r.genera
 FROM (SELECT value->>0 AS id, value->>1 AS generation FROM json_each(:items)) i
 LEFT JOIN {runs} r ON r.id = i.id
 
+-- name: lapsed
+-- Those of these leases that are not in force: void, or run out.
+SELECT i.id AS id, i.generation AS generation, 0 AS renewed, r.status AS status, r.generation = i.generation AS same
+FROM (SELECT value->>0 AS id, value->>1 AS generation FROM json_each(:items)) i
+LEFT JOIN {runs} r ON r.id = i.id
+WHERE (r.status = 'leased' AND r.generation = i.generation AND r.lease_expires_at > :now) IS NOT TRUE
+
 -- fragment: written_runs
 (SELECT value->>0 AS id, value->>1 AS generation, value->>2 AS number, value->>3 AS events, value->>4 AS completed,
-        value->>5 AS next_step, value->>6 AS progress, value->>7 AS status, value->>8 AS output, value->>9 AS error,
-        value->>10 AS keep_steps
+        value->>5 AS next_step, value->>6 AS progress
  FROM json_each(:runs)) i
+
+-- fragment: written_endings
+(SELECT value->>0 AS id, value->>1 AS status, value->>2 AS output, value->>3 AS error, value->>4 AS keep_steps,
+        value->>5 AS place, value->>6 AS type, value->>7 AS payload, value->>8 AS generation, value->>9 AS number
+ FROM json_each(:endings)) i
+CROSS JOIN {runs} r ON r.id = i.id
 
 -- fragment: fence
 +r.status = 'leased' AND r.generation = i.generation AND r.writes < i.number
 
+-- fragment: passed
+-- The fence let it through: its number was stored a moment ago, and what had been stored before would not be leased.
++r.status = 'leased' AND r.generation = i.generation AND r.writes = i.number
+
+-- fragment: told
+r.job AS job, nullif(r.labels, '{}') AS labels
+
 -- name: write_runs
 -- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence.
+-- Returns the runs that were refused. The update of a checkpoint names no column of an index.
 -- if: steps
 INSERT INTO {steps} (run_id, name, position, status, output, error, generation, started_at, completed_at)
 SELECT i.run_id, i.name, i.position, i.status, i.output, i.error, i.generation, i.started_at, i.completed_at
 FROM (SELECT value->>0 AS run_id, value->>1 AS name, value->>2 AS position, value->>3 AS status, value->>4 AS output,
-             value->>5 AS error, value->>6 AS started_at, value->>7 AS completed_at, value->>8 AS generation,
-             value->>9 AS number
+             value->>5 AS error, value->>6 AS started_at, value->>7 AS completed_at, value->>10 AS generation,
+             value->>11 AS number
       FROM json_each(:steps)) i
 CROSS JOIN {runs} r ON r.id = i.run_id
 WHERE {fence}
@@ -357,52 +399,87 @@ FROM (SELECT value->>0 AS run_id, value->>1 AS place, value->>2 AS step, value->
       FROM json_each(:logs)) i
 CROSS JOIN {runs} r ON r.id = i.run_id
 WHERE {fence};
--- if: events
+-- if: steps or events or endings
 INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
-SELECT i.run_id, r.seq + i.place, i.type, r.job, nullif(r.labels, '{}'), i.step, i.position, i.payload,
-       coalesce(i.created_at, :now)
-FROM (SELECT value->>0 AS ord, value->>1 AS run_id, value->>2 AS place, value->>3 AS type, value->>4 AS step,
-             value->>5 AS position, value->>6 AS payload, value->>7 AS created_at, value->>8 AS generation,
-             value->>9 AS number
+-- if: steps
+SELECT i.run_id, i.seq + CASE k.key WHEN 0 THEN i.start_place ELSE i.end_place END, k.value, i.job, i.labels,
+       i.name, i.position, NULL, CASE k.key WHEN 0 THEN i.started_at ELSE i.completed_at END
+FROM (
+    SELECT i.*, r.seq AS seq, {told}
+    FROM (SELECT value->>0 AS run_id, value->>1 AS name, value->>2 AS position, value->>6 AS started_at,
+                 value->>7 AS completed_at, value->>8 AS start_place, value->>9 AS end_place,
+                 value->>10 AS generation, value->>11 AS number
+          FROM json_each(:steps)) i
+    CROSS JOIN {runs} r ON r.id = i.run_id
+    WHERE {fence}
+    LIMIT -1
+) i
+CROSS JOIN json_each('["step:start","step:complete"]') k
+WHERE CASE k.key WHEN 0 THEN i.start_place ELSE i.end_place END IS NOT NULL
+UNION ALL
+-- end
+-- if: events
+SELECT i.run_id, r.seq + i.place, i.type, {told}, i.step, i.position, i.payload, i.created_at
+FROM (SELECT value->>0 AS run_id, value->>1 AS place, value->>2 AS type, value->>3 AS step, value->>4 AS position,
+             value->>5 AS payload, value->>6 AS created_at, value->>7 AS generation, value->>8 AS number
       FROM json_each(:events)) i
 CROSS JOIN {runs} r ON r.id = i.run_id
 WHERE {fence}
-ORDER BY i.ord;
+UNION ALL
+-- end
+-- if: endings
+SELECT i.id, r.seq + i.place, i.type, {told}, NULL, NULL, i.payload, :now
+FROM {written_endings}
+WHERE {fence}
+UNION ALL
+-- end
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE false
+ORDER BY 1, 2
+-- end
+;
+UPDATE {runs}
+SET writes = i.number,
+    seq = seq + i.events,
+    completed_steps = completed_steps + i.completed,
+    next_step = coalesce(i.next_step, {runs}.next_step),
+    crashes = CASE WHEN i.completed > 0 THEN 0 ELSE crashes END,
+    progress = coalesce(i.progress, {runs}.progress)
+FROM {written_runs}
+WHERE {runs}.id = i.id AND +status = 'leased' AND {runs}.generation = i.generation AND writes < i.number;
+SELECT durably_rows(:block, 'id', found)
+FROM (
+    SELECT json_group_array(json_array(i.id)) AS found, count(*) AS runs
+    FROM (SELECT value->>0 AS id, value->>1 AS generation, value->>2 AS number
+          FROM json_each(CASE WHEN changes() < json_array_length(:runs) THEN :runs ELSE '[]' END)) i
+    LEFT JOIN {runs} r ON r.id = i.id
+    WHERE r.generation IS NOT i.generation OR r.writes < i.number
+)
+WHERE runs > 0;
 -- if: forgotten
 DELETE FROM {steps}
-WHERE run_id IN (SELECT i.id FROM {written_runs} CROSS JOIN {runs} r ON r.id = i.id WHERE {fence} AND NOT i.keep_steps);
--- if: endings
+WHERE run_id IN (SELECT i.id FROM {written_endings} WHERE {passed} AND NOT i.keep_steps);
+-- if: slots
 UPDATE {concurrency_keys}
 SET active = max(active - n.runs, 0)
 FROM (
     SELECT r.concurrency_key, count(*) AS runs
-    FROM {written_runs}
-    CROSS JOIN {runs} r ON r.id = i.id
-    WHERE {fence} AND r.slot AND i.status IN ('completed', 'failed', 'cancelled')
+    FROM {written_endings}
+    WHERE {passed} AND r.slot AND i.status <> 'pending'
     GROUP BY r.concurrency_key
 ) n
 WHERE {concurrency_keys}.key = n.concurrency_key;
-SELECT i.id AS id,
-       coalesce(r.generation = i.generation AND (r.writes >= i.number OR r.status = 'leased'), 0) AS stored
-FROM {written_runs}
-LEFT JOIN {runs} r ON r.id = i.id;
-UPDATE {runs} AS r
-SET writes = i.number,
-    seq = r.seq + i.events,
-    completed_steps = r.completed_steps + i.completed,
-    next_step = coalesce(i.next_step, r.next_step),
-    crashes = CASE WHEN i.completed > 0 THEN 0 ELSE r.crashes END,
-    progress = coalesce(i.progress, r.progress),
-    status = coalesce(i.status, r.status),
-    slot = r.slot AND coalesce(i.status, 'leased') IN ('leased', 'pending'),
-    attempt = r.attempt - CASE WHEN i.status = 'pending' THEN 1 ELSE 0 END,
+-- if: endings
+UPDATE {runs}
+SET status = i.status,
+    slot = slot AND i.status = 'pending',
+    attempt = attempt - (i.status = 'pending'),
     output = i.output,
     error = i.error,
-    lease_owner = CASE WHEN i.status IS NULL THEN r.lease_owner END,
-    lease_expires_at = CASE WHEN i.status IS NULL THEN r.lease_expires_at END,
-    completed_at = CASE WHEN i.status IN ('completed', 'failed', 'cancelled') THEN :now END
-FROM {written_runs}
-WHERE r.id = i.id AND {fence}
+    lease_owner = NULL,
+    lease_expires_at = NULL,
+    completed_at = CASE WHEN i.status <> 'pending' THEN :now END
+FROM (SELECT i.id, i.status, i.output, i.error FROM {written_endings} WHERE {passed}) i
+WHERE {runs}.id = i.id
 
 -- fragment: cancelled_step
 FROM {runs} r
@@ -593,13 +670,34 @@ FROM (
 ) due
 ORDER BY key
 
--- name: next_due
--- How long until the next run is due, in microseconds; no row when none waits.
-SELECT r.available_at - :now AS wait_us
-FROM {runs} r INDEXED BY {runs}_due
-WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > :now
-ORDER BY r.available_at
-LIMIT 1
+-- name: look
+-- What there is to do for a worker of these jobs, and the microseconds until the next run is due.
+SELECT
+    EXISTS (
+        SELECT 1
+        FROM json_each(:jobs) j
+        CROSS JOIN {runs} r INDEXED BY {runs}_claimable ON r.job = j.value AND r.status = 'pending' AND r.hold IS NULL
+    ) AS claimable,
+    late.expired,
+    late.crashed,
+    EXISTS (
+        SELECT 1
+        FROM {runs} r INDEXED BY {runs}_due
+        WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= :now
+    ) AS due,
+    (
+        SELECT r.available_at - :now
+        FROM {runs} r INDEXED BY {runs}_due
+        WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at > :now
+        ORDER BY r.available_at
+        LIMIT 1
+    ) AS wait_us
+FROM (
+    SELECT coalesce(max(x.crashes + 1 < :max_crashes), 0) AS expired,
+           coalesce(max(x.crashes + 1 >= :max_crashes), 0) AS crashed
+    FROM {runs} x INDEXED BY {runs}_leased
+    WHERE x.job IN (SELECT value FROM json_each(:jobs)) AND x.status = 'leased' AND x.lease_expires_at <= :now
+) late
 
 -- name: hold_due
 -- Move due runs of these keys to the queue of their key.
