@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 from contextlib import ExitStack
 from functools import partial
@@ -11,6 +10,7 @@ from bench.subjects.jobs import timed_job
 from bench.subjects.without_events import without_events
 from bench.task import Answer, Stopwatch, Task, drained_async, serve
 from durably import Durably
+from durably.cli.loops import Loop, run
 
 REPEATS, ENOUGH_SECONDS = 3, 2.0
 """Short drains are repeated in the same process, until they add up."""
@@ -49,7 +49,7 @@ def work(task: Task, *, events: bool = True) -> Answer:
     with ExitStack() as stack:
         if not events:
             stack.enter_context(without_events())
-        return asyncio.run(repeat(task))
+        return run(repeat(task), Loop.ASYNCIO)  # as the worker command does
 
 
 if __name__ == "__main__":

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from bench.subjects.ours import repeat
 from bench.task import Answer, Task, serve
+from durably.cli.loops import Loop, run
 
 
 def work(task: Task) -> Answer:
     """Measure as `ours` does."""
-    uvloop: Any = importlib.import_module("uvloop")
-    return dict(uvloop.run(repeat(task)))
+    return run(repeat(task), Loop.UVLOOP)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from durably.model.lean import lean
+
 IfPending: TypeAlias = Literal["queue", "skip", "replace", "reject"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 Labels: TypeAlias = Mapping[str, str]
@@ -126,7 +128,7 @@ class NewRun:
         return self.idempotency_key is None and self.concurrency_key is None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class StoredRun:
     """A run as its row says it, values still JSON text."""
 

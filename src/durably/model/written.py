@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from durably.model.lean import lean
 from durably.model.seen import (
     Disposition,
     Event,
@@ -36,7 +37,7 @@ class LogEntry:
     data_json: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class DraftEvent:
     """An event of a leased run that is not stored yet. A `log:write` carries its line in `log`."""
 
@@ -58,7 +59,7 @@ class Ending:
     keep_steps: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class RunWrite:
     """Everything one write of a lease holder changes, at once: steps, logs, progress, events, and the end.
 
@@ -96,7 +97,7 @@ class LeaseState(StrEnum):
     """Another generation, another status, or no row."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Enqueued:
     """What a trigger did, and the run it concerns. A `conflict` names the run that stood in the way."""
 

@@ -9,7 +9,6 @@ calls it back.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -83,7 +82,7 @@ class Recorder:
         self._author = author
         self._flusher = flusher
         self._loop = loop
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._progress: Entry | None = None
         self._logs = 0
         self._dropped = 0
@@ -184,7 +183,7 @@ class Recorder:
 
     def _write(self) -> None:
         """Send what waits, with the end if it is all that is left."""
-        entries = self._take()
+        entries, progress = self._take()
         self._number += 1
         self._is_last = self._ending is not None and not self._entries
         write = RunWrite(
@@ -193,7 +192,7 @@ class Recorder:
             concurrency_key=self._concurrency_key,
             steps=_steps(entries),
             events=tuple([entry.event for entry in entries]),
-            progress=next((entry.progress for entry in reversed(entries) if entry.progress is not None), None),
+            progress=progress,
             ending=self._ending if self._is_last else None,
         )
         self._under_way = entries
@@ -202,22 +201,23 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - told to those who wait, as if the store had said it
             self._loop.call_soon(self._answered, None, error)
 
-    def _take(self) -> list[Entry]:
+    def _take(self) -> tuple[list[Entry], Progress | None]:
+        """What goes with the next write, and the progress in it."""
         self._flusher.drop(self)
         self._waiting = 0
-        if len(self._entries) <= MAX_ENTRIES:
-            entries, self._entries = list(self._entries), deque()
-        else:
-            entries = [self._entries.popleft() for _ in range(MAX_ENTRIES)]
+        entries, self._entries = self._entries, []
+        if len(entries) > MAX_ENTRIES:
+            entries, self._entries = entries[:MAX_ENTRIES], entries[MAX_ENTRIES:]
             self._waiting = sum(entry.stored is not None for entry in self._entries)
         if self._logs:
             self._logs -= sum(1 for entry in entries if entry.event.log is not None)
+        progress = None
         if self._progress is not None and self._progress in entries:
-            self._progress = None
+            progress, self._progress = self._progress.progress, None
         if self._dropped and entries:
             entries.append(Entry(_dropped_logs(entries[-1].event, self._dropped)))
             self._dropped = 0
-        return entries
+        return entries, progress
 
     def _answered(self, verdict: Verdict | None, error: Exception | None) -> None:
         """The store's word on the write under way."""
@@ -282,7 +282,7 @@ class Recorder:
         self._verdict = Verdict.REFUSED
         self._flusher.drop(self)
         self._waiting = 0
-        dropped, self._entries = list(self._entries), deque()
+        dropped, self._entries = self._entries, []
         return dropped
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,8 @@ from durably.store.steps import send_write
 STEP_THREADS = 32
 """Threads for plain functions beyond those that `def` jobs take."""
 MAX_BACKOFF_SECONDS = 5.0
+_MANY = 32
+"""Slots from which on they are filled in two halves."""
 
 _logger = logging.getLogger("durably.worker")
 
@@ -89,6 +91,7 @@ class Shift:
             held=self._under_way.keys,
         )
         self._keeper = Keeper(database, settings=settings, environment=environment)
+        self._part = _part(settings.max_concurrent_runs, is_parallel=database.is_parallel)
         self._is_stopping = asyncio.Event()
         self._is_interrupting = False
         self._has_served = False
@@ -186,12 +189,17 @@ class Shift:
 
     async def _serve(self, group: asyncio.TaskGroup, place: Workplace) -> None:
         is_poll = False
-        while not self._is_stopping.is_set():
+        ahead: asyncio.Task[list[Claimed]] | None = None
+        while ahead is not None or not self._is_stopping.is_set():
             self._woken.clear()
-            free = self._free()
+            free = min(self._free(), self._part)
             try:
-                claimed = await self._claim(free, is_poll=is_poll) if free > 0 else []
+                if ahead is not None:
+                    claimed, ahead = await ahead, None
+                else:
+                    claimed = await self._claim(free, is_poll=is_poll) if free > 0 else []
             except Exception as error:  # noqa: BLE001 - the border of a background loop: it must go on
+                ahead = None
                 if self._until is not None:
                     self._error = error
                     return
@@ -200,11 +208,26 @@ class Shift:
             if self._failures:
                 _logger.info("claiming works again")
                 self._failures = 0
+            ahead = await self._claim_ahead(claimed)
             for one in claimed:
                 self._begin(one, group, place)
             if self._until is not None and self._is_done():
                 return
-            is_poll = await self._rest()
+            is_poll = False if ahead is not None else await self._rest()
+
+    async def _claim_ahead(self, claimed: Sequence[Claimed]) -> asyncio.Task[list[Claimed]] | None:
+        """Where half of many slots was filled, begin to claim for the other half before these runs begin.
+
+        So the database claims while this process computes.
+        """
+        free = min(self._free() - len(claimed), self._part)
+        is_more = len(claimed) >= self._part < self._settings.max_concurrent_runs
+        if not is_more or free <= 0 or self._until is not None or self._has_expired or self._is_stopping.is_set():
+            return None
+        ahead = asyncio.create_task(self._claim(free, is_poll=False))
+        for _ in range(2):  # the task puts it into its lane, the lane's task sends it
+            await asyncio.sleep(0)
+        return ahead
 
     def _free(self) -> int:
         """How many runs may begin. Of those whose end is being stored there are at most as many as there are slots."""
@@ -314,3 +337,8 @@ class Shift:
                 await self._is_stopping.wait()
         except TimeoutError:
             return
+
+
+def _part(slots: int, *, is_parallel: bool) -> int:
+    """How many runs are claimed at once."""
+    return (slots + 1) // 2 if is_parallel and slots >= _MANY else slots

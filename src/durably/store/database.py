@@ -71,6 +71,11 @@ class Database:
         """Whether other processes can see the data; False for SQLite in memory."""
         return self._engine.is_shared
 
+    @property
+    def is_parallel(self) -> bool:
+        """Whether it works beside this process: what is asked early is there early."""
+        return self._engine.is_parallel
+
     async def open(self) -> None:
         """Connect, and bring the tables up to date or check them. Raises SchemaError, DatabaseUnavailable."""
         self._is_closed = False

@@ -41,7 +41,9 @@ def micros_of_time(value: datetime) -> int:
 
 def time(value: int | datetime) -> datetime:
     """A column that is never null as a time."""
-    return EPOCH + timedelta(microseconds=value) if isinstance(value, int) else value.astimezone(UTC)
+    if isinstance(value, int):
+        return EPOCH + timedelta(microseconds=value)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def optional_time(value: int | datetime | None) -> datetime | None:
