@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ Verdict = Literal["holds", "does not hold", "not measured"]
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A median: workload, database, system, concurrency, name of the value."""
+    """What was measured: workload, database, system, concurrency, name of the value."""
 
     workload: str
     database: str
@@ -24,10 +25,10 @@ class Ref:
         """Where it was measured."""
         return results.get(key_of(self.workload, self.database))
 
-    def value(self, results: Results) -> float | None:
-        """The median, if it was measured."""
+    def values(self, results: Results) -> list[float]:
+        """One a round; none when it was not measured."""
         section = self.section(results)
-        return None if section is None else section.median(self.system, self.at, self.name)
+        return [] if section is None else section.values(self.system, self.at, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +56,25 @@ class Judgement:
 
 def judge(bar: Bar, results: Results) -> Judgement:
     """Measure a bar. Values of different runs are not compared."""
-    measured = bar.value.value(results)
-    if bar.over is not None:
-        over = bar.over.value(results)
-        ours, theirs = bar.value.section(results), bar.over.section(results)
-        same_run = ours is not None and theirs is not None and ours.run == theirs.run
-        measured = measured / over if measured is not None and over and same_run else None
+    measured = _measured(bar, results)
     if measured is None:
         return Judgement(bar, None, "not measured")
     holds = (bar.least is None or measured >= bar.least) and (bar.most is None or measured <= bar.most)
     return Judgement(bar, measured, "holds" if holds else "does not hold")
+
+
+def _measured(bar: Bar, results: Results) -> float | None:
+    """The median; of a ratio that of the rounds' ratios, for a machine changes its pace between them."""
+    values = bar.value.values(results)
+    if bar.over is None:
+        return statistics.median(values) if values else None
+    over = bar.over.values(results)
+    ours, theirs = bar.value.section(results), bar.over.section(results)
+    if ours is None or theirs is None or ours.run != theirs.run or not values or not over or 0 in over:
+        return None
+    if ours is theirs and len(values) == len(over):
+        return statistics.median(mine / other for mine, other in zip(values, over, strict=True))
+    return statistics.median(values) / statistics.median(over)
 
 
 def judge_all(results: Results) -> list[Judgement]:

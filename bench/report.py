@@ -47,7 +47,8 @@ INTRODUCTION = """\
 Made by `make bench`; what the workloads are, and how they are measured, is in
 [bench/README.md](../bench/README.md). Every write is durable: PostgreSQL with its default settings, SQLite with
 `synchronous=FULL`, unless a table says otherwise. Everything in one section was measured in one run on one machine, in
-turn, each time on a fresh database. The numbers are medians of the rounds: trust the ratios, not the numbers."""
+turn, each time on a fresh database. The numbers are medians of the rounds, and the bars' ratios medians of the rounds'
+ratios, for a machine may change its pace between two rounds: trust the ratios, not the numbers."""
 
 
 def write(folder: Path, results: Results) -> None:

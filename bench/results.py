@@ -52,6 +52,11 @@ class Section:
         self.cells.append(Cell(system, at))
         return self.cells[-1]
 
+    def values(self, system: str, at: int, name: str) -> list[float]:
+        """A cell's values, one a round."""
+        cell = next((c for c in self.cells if (c.system, c.at) == (system, at)), Cell(system, at))
+        return cell.values.get(name, [])
+
     def median(self, system: str, at: int, name: str) -> float | None:
         """A cell's median."""
         return next((c.median(name) for c in self.cells if (c.system, c.at) == (system, at)), None)

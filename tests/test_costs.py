@@ -1,7 +1,7 @@
 """What a run, a step and an idle worker cost, in counts that are the same on every machine: the benchmark's short form.
 
-The bounds are generous: they fail on a gross regression, such as a read for each step or a transaction for each event,
-and not on a batch that came out smaller. What it costs in time is `make bench`'s business.
+The bounds are two or three times what was measured: they fail on a gross regression, such as a read for each step or a
+transaction for each event, and not on a batch that came out smaller. What it costs in time is `make bench`'s business.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ async def cost_of(durably: Durably, work: Job[int, int], counts: Counts, *, runs
     counts.clear()
     async with durably.worker([work], max_concurrent_runs=concurrency):
         await asyncio.gather(*(durably.wait(run, timeout=50) for run in triggered))
-    for feed in ("run_events", "feed", "get_run", "last_event_id", "feed_horizon", "feed_barrier"):
-        del counts.statements[feed]
+    feed = ("run_events", "feed", "get_run", "last_event_id", "feed_horizon", "feed_barrier")
+    for beside in (*feed, "look", *CHORES):  # reads of those who wait, and what is done now and then
+        del counts.statements[beside]
     own = {name: times for name, times in counts.transactions.items() if name.split("+")[0] in counts.statements}
     counts.transactions.clear()
     counts.transactions.update(own)
@@ -95,29 +96,31 @@ def writes_of(counts: Counts) -> int:
 
 
 async def test_one_run_after_the_other_costs_a_transaction_a_step_and_few_more(
-    durably: Durably, counts: Counts
+    durably: Durably, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("durably.runtime.flusher.TICK_SECONDS", 60.0)  # however slow the machine is, starts ride
     cost = await cost_of(durably, steps, counts, runs=20, concurrency=1)
-    # Each checkpoint, the end, a claim. Where the machine is held up, the start of a step goes on its own after 20 ms.
-    assert STEPS + 1 <= cost.transactions <= 2 * STEPS + 6
-    assert cost.statements <= 2 * STEPS + 7
-    assert cost.round_trips <= 2 * STEPS + 11
-    assert counts.of("write_runs") <= 20 * (2 * STEPS + 1)
+    assert STEPS + 1 <= cost.transactions <= STEPS + 4  # each checkpoint, the end, a claim
+    assert cost.statements <= STEPS + 4
+    assert cost.round_trips <= STEPS + 6
+    assert counts.of("write_runs") == 20 * (STEPS + 1)
 
 
 async def test_a_hundred_runs_at_once_share_their_transactions(durably: Durably, counts: Counts) -> None:
+    """Measured: 0.07 writes and claims a run on SQLite, 0.15 on PostgreSQL, for 5 checkpoints, an end and a claim."""
     cost = await cost_of(durably, steps, counts, runs=300, concurrency=100)
-    assert writes_of(counts) / 300 <= 1  # 6 writes and a share of a claim, a hundred at once
-    assert cost.statements <= 4
-    assert cost.round_trips <= 8
+    assert writes_of(counts) / 300 <= 0.4
+    assert cost.statements <= 0.5
+    assert cost.round_trips <= 0.6
 
 
 async def test_a_hundred_jobs_without_steps_at_once_share_their_transactions(durably: Durably, counts: Counts) -> None:
+    """Measured: 0.014 writes and claims a run on SQLite, 0.044 on PostgreSQL."""
     cost = await cost_of(durably, plain, counts, runs=500, concurrency=100)
-    assert writes_of(counts) / 500 <= 0.5
-    assert cost.transactions <= 2
-    assert cost.statements <= 3
-    assert cost.round_trips <= 6
+    assert writes_of(counts) / 500 <= 0.15
+    assert cost.transactions <= 0.2
+    assert cost.statements <= 0.2
+    assert cost.round_trips <= 0.3
 
 
 async def test_a_step_reads_nothing(durably: Durably, counts: Counts) -> None:

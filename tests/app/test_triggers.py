@@ -21,9 +21,10 @@ from durably.errors import (
     ValidationError,
     WrongStatus,
 )
-from durably.jobs import JobRef
+from durably.jobs import JobRef, job
 from durably.model import Disposition, Event, EventType, RunError, RunStatus
 from durably.runtime.bulk import TriggerItem
+from durably.runtime.context import Step
 
 Finish = Callable[..., Awaitable[None]]
 
@@ -57,6 +58,23 @@ async def test_a_job_may_be_named_and_its_values_are_plain(durably: Durably) -> 
     run = await durably.trigger("elsewhere", {"n": 1})
     assert run.input == {"n": 1}
     assert (await durably.trigger("elsewhere")).input is None
+
+
+async def test_a_name_means_the_job_of_the_newest_worker(durably: Durably) -> None:
+    async def numbers(_step: Step, input: int) -> int:
+        return input
+
+    async def words(_step: Step, input: str) -> str:
+        return input
+
+    ints, texts = job("twofold")(numbers), job("twofold")(words)
+    older, newer = durably.worker([ints]), durably.worker([texts])
+    assert (await durably.trigger("twofold", "a")).input == "a"
+    with pytest.raises(ValidationError):
+        await durably.trigger("twofold", 1)
+    newest = durably.worker([ints])
+    assert (await durably.trigger("twofold", 1)).input == 1
+    assert [worker.jobs for worker in (older, newer, newest)] == [("twofold",)] * 3
 
 
 async def test_an_input_that_does_not_fit_stores_nothing(durably: Durably) -> None:

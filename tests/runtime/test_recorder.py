@@ -38,6 +38,7 @@ class Book:
         self.failed: list[Exception] = []
         self.refusals = 0
         self.given_up = 0
+        self.is_dumb = False
         self.answers: list[Verdict | Exception] = []
         self.held: asyncio.Future[None] | None = None
         loop = asyncio.get_running_loop()
@@ -64,6 +65,8 @@ class Book:
         task.cancel()
 
     def announce(self, entry: Entry) -> None:
+        if self.is_dumb:
+            raise RuntimeError("cannot tell")
         self.announced.append(entry.event.type)
 
     async def refused(self) -> None:
@@ -259,3 +262,10 @@ async def test_an_end_during_a_write_is_not_told_before_it_is_stored() -> None:
     assert not end.done()
     assert await end is Verdict.STORED
     assert [write.ending for write in book.writes] == [None, COMPLETED]
+
+
+async def test_what_is_stored_is_told_to_those_who_wait_even_if_it_cannot_be_announced() -> None:
+    book = Book()
+    book.is_dumb = True
+    assert await book.recorder.store(done()) is Verdict.STORED
+    assert [str(error) for error in book.failed] == ["cannot tell"]

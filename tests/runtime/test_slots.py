@@ -11,8 +11,8 @@ import pytest
 from durably.jobs import job
 from durably.model import RunStatus
 from durably.runtime.context import Step, SyncStep
-from durably.store.engine import Engine
-from durably.store.operation import Statement
+from durably.store.engine import Channel, Engine
+from durably.store.operation import Rows, Statement
 from tests.support.bench import Bench, Gate, eventually
 from tests.support.faults import FaultyEngine
 from tests.support.store import Store
@@ -156,6 +156,50 @@ async def test_runs_that_end_together_are_followed_by_one_claim(bench: Bench, wa
             await bench.until(run)
         assert watched.limits[0] == 30
         assert len(watched.limits) <= 10  # for the second thirty, whose ends are stored in a few transactions
+
+
+class HeldClaim(FaultyEngine):
+    """Holds the answer to the second claim back."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.claims = 0
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+        rows = await super().transact(statements, channel, readonly=readonly)
+        if any(each.name == "claim" for each in statements):
+            self.claims += 1
+            if self.claims == 2:
+                self.reached.set()
+                await self.go_on.wait()
+        return rows
+
+
+async def test_what_was_claimed_ahead_while_the_worker_stops_is_handed_back(store: Store) -> None:
+    if not store.is_postgres:
+        pytest.skip("SQLite has one lane: nothing is claimed ahead")
+    engine = HeldClaim(store.engine())
+    bench = Bench(await store.through(lambda _: engine))
+    begun = list[int]()
+
+    @job("endless")
+    async def endless(_step: Step, input: int) -> None:
+        begun.append(input)
+        await asyncio.get_running_loop().create_future()
+
+    runs = [await bench.trigger(endless, place) for place in range(50)]
+    worker = bench.worker(endless, max_concurrent_runs=40, poll_interval=HOUR)
+    await worker.start()
+    await engine.reached.wait()
+    await eventually(lambda: len(begun) == 20)  # they begin while the other half is being claimed
+    stop = asyncio.create_task(worker.stop(timedelta(0)))
+    await asyncio.sleep(0)
+    engine.go_on.set()
+    await stop
+    after = [await bench.run(run) for run in runs]
+    assert {(run.status, run.attempt) for run in after} == {(RunStatus.PENDING, 0)}
+    assert sum(run.generation for run in after) == 40
 
 
 async def test_code_in_a_thread_keeps_its_slot_until_it_has_ended(bench: Bench) -> None:

@@ -40,6 +40,14 @@ def test_the_medians_are_compared() -> None:
     assert judge(HALF, measured(40, 100)).verdict == "does not hold"
 
 
+def test_a_ratio_is_that_of_the_rounds() -> None:
+    """The machine was half as fast in two of three rounds: no round says 0.5 but the last."""
+    found = measured(60, 100)
+    for system, rates in (("ours", [60.0, 30.0, 50.0]), ("floor", [100.0, 50.0, 100.0])):
+        found["w2/sqlite"].cell(system, 100).values["rate"] = rates
+    assert judge(HALF, found).measured == pytest.approx(0.6)
+
+
 def test_what_was_not_measured_is_said_to_be_so() -> None:
     assert judge(HALF, {}).verdict == "not measured"
     assert judge(HALF, measured(60)).verdict == "not measured"

@@ -132,7 +132,7 @@ class Durably(Triggers, Looks, Acts):
         if grace is not None:
             settings = replace(settings, grace=grace)
         registry = Registry(jobs)
-        self._registries.add(registry)
+        self._add_registry(registry)
         return Worker(
             self._connect,
             registry,

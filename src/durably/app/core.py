@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 from durably.environment import Environment
 from durably.jobs import Registry, Target
@@ -27,7 +27,7 @@ class Core:
         self._listeners = Listeners()
         for end in ENDS:
             self._listeners.on(end, self._sessions.signal)
-        self._registries: WeakSet[Registry] = WeakSet()
+        self._registries: list[ref[Registry]] = []
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[Database, None]:
@@ -39,11 +39,17 @@ class Core:
         return (await self._sessions.get()).database
 
     def _target(self, job: Target[Any, Any] | str) -> Target[Any, Any] | str:
-        """Replace the name of a job by the job, where a worker of this Durably has it."""
+        """Replace the name of a job by the job, where a worker of this Durably has it; the newest worker's counts."""
         if not isinstance(job, str):
             return job
-        found = (registry.get(job) for registry in self._registries)
+        registries = [registry for made in reversed(self._registries) if (registry := made()) is not None]
+        found = (registry.get(job) for registry in registries)
         return next((known for known in found if known is not None), job)
+
+    def _add_registry(self, registry: Registry) -> None:
+        """Know the jobs of a worker for as long as it lives."""
+        self._registries = [made for made in self._registries if made() is not None]
+        self._registries.append(ref(registry))
 
     def _announce(self, type: EventType, run: StoredRun) -> None:  # noqa: A002  # the word of the events
         """Tell the listeners of this process what it did to a run."""

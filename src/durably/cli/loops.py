@@ -18,7 +18,7 @@ class Loop(StrEnum):
     """Which event loop to use."""
 
     AUTO = "auto"
-    """uvloop where it is installed, else asyncio's own."""
+    """uvloop where it is installed, else asyncio's own. It helps on SQLite and does no harm on PostgreSQL (ADR 8)."""
     ASYNCIO = "asyncio"
     UVLOOP = "uvloop"
 

@@ -229,12 +229,19 @@ class Recorder:
         elif verdict is Verdict.REFUSED:
             self._refuse([*entries, *self._drop()])
         else:
-            for entry in entries:
-                self._author.announce(entry)
+            self._announce(entries)
             _answer(entries, Verdict.STORED)
             if self._is_last:
                 _conclude(self._end, Verdict.STORED)
         self._go_on()
+
+    def _announce(self, entries: list[Entry]) -> None:
+        """It is stored, whatever becomes of telling so: those who wait must hear of it."""
+        try:
+            for entry in entries:
+                self._author.announce(entry)
+        except Exception as error:  # noqa: BLE001 - the border of a callback: reported, not lost
+            self._author.write_failed(error)
 
     def _go_on(self) -> None:
         if self._under_way is not None:

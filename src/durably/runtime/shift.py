@@ -276,7 +276,7 @@ class Shift:
         self._reporter.leased(run, self._settings.lease)
         if self._is_stopping.is_set():
             execution.interrupt(Stopping(run.id))
-        self._running[execution] = group.create_task(self._execute(execution, older))
+        self._running[execution] = group.create_task(self._execute(execution, older), name=f"durably-run-{run.id}")
 
     def _outlived(self, run: StoredRun) -> asyncio.Task[None] | None:
         """The execution of the same run under an older lease, interrupted: it was lost, and the run claimed anew here.
