@@ -38,6 +38,7 @@ class Book:
         self.failed: list[Exception] = []
         self.refusals = 0
         self.given_up = 0
+        self.explained: asyncio.Event | None = None
         self.is_dumb = False
         self.answers: list[Verdict | Exception] = []
         self.held: asyncio.Future[None] | None = None
@@ -71,6 +72,8 @@ class Book:
 
     async def refused(self) -> None:
         self.refusals += 1
+        if self.explained is not None:
+            await self.explained.wait()
 
     def write_failed(self, error: Exception) -> None:
         self.failed.append(error)
@@ -269,3 +272,21 @@ async def test_what_is_stored_is_told_to_those_who_wait_even_if_it_cannot_be_ann
     book.is_dumb = True
     assert await book.recorder.store(done()) is Verdict.STORED
     assert [str(error) for error in book.failed] == ["cannot tell"]
+
+
+async def test_who_writes_while_a_refusal_is_being_explained_waits_for_that() -> None:
+    """Else the author would be told of a lost lease where the run was cancelled."""
+    book = Book()
+    book.answers, book.explained = [Verdict.REFUSED], asyncio.Event()
+    first = book.recorder.store(done("a"))
+    await eventually(lambda: book.refusals == 1)
+    later = done("b")
+    second = book.recorder.store(later)
+    await asyncio.sleep(0)
+    assert not first.done()
+    assert not second.done()
+    second.cancel()
+    again = book.recorder.again(later)
+    book.explained.set()
+    assert [await first, await again] == [Verdict.REFUSED, Verdict.REFUSED]
+    assert book.refusals == 1

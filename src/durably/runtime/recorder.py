@@ -92,6 +92,9 @@ class Recorder:
         self._under_way: list[Entry] | None = None
         self._give_up: Callable[[], None] | None = None
         self._refusal: asyncio.Task[None] | None = None
+        """Finds out why a write was refused."""
+        self._refused: list[Entry] = []
+        """Those who wait for that."""
         self._ending: Ending | None = None
         self._is_last = False
         """Whether the write under way carries the end."""
@@ -121,7 +124,10 @@ class Recorder:
         """Write this as soon as possible. The future has the verdict once the write is committed or refused."""
         stored = entry.stored = self._loop.create_future()
         if self._verdict is Verdict.REFUSED:
-            stored.set_result(self._verdict)
+            if self._refusal is None:
+                stored.set_result(self._verdict)
+            else:
+                self._refused.append(entry)
             return stored
         self._entries.append(entry)
         self._waiting += 1
@@ -133,7 +139,7 @@ class Recorder:
         """Another future for an entry whose future was cancelled with the task that waited for it."""
         stored = entry.stored
         if stored is None or stored.cancelled():
-            is_waiting = entry in self._entries or entry in (self._under_way or ())
+            is_waiting = any(entry in entries for entries in (self._entries, self._under_way or (), self._refused))
             stored = entry.stored = self._loop.create_future()
             if not is_waiting:
                 stored.cancel() if self._verdict is Verdict.STORED else stored.set_result(self._verdict)
@@ -271,16 +277,18 @@ class Recorder:
             _answer(entries, Verdict.REFUSED)
             _conclude(self._end, Verdict.REFUSED)
         else:
-            self._refusal = self._loop.create_task(self._explain(entries))
+            self._refused = entries
+            self._refusal = self._loop.create_task(self._explain())
 
-    async def _explain(self, entries: list[Entry]) -> None:
+    async def _explain(self) -> None:
         try:
             await self._author.refused()
         except Exception as error:  # noqa: BLE001 - the border of a background task: reported, not lost
             self._author.write_failed(error)
         finally:
             self._refusal = None
-            _answer(entries, Verdict.REFUSED)
+            refused, self._refused = self._refused, []
+            _answer(refused, Verdict.REFUSED)
             _conclude(self._end, Verdict.REFUSED)
             self._go_on()
 
