@@ -223,7 +223,9 @@ async def test_between_renewals_it_looks_for_cancels_without_writing(
     engine.before = note
     holder = await hold(bench, keeper, lease=timedelta(hours=1))
     await eventually(lambda: len(asked) >= 5)
-    assert set(asked) == {"lapsed"}
+    assert asked.count("renew") <= 1  # at once, for a lease that was held before its thread had begun
+    assert set(asked) <= {"lapsed", "renew"}
+    asked.clear()
 
     monkeypatch.setattr(keeper._renewer, "look", lambda: None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the wake-up gets lost
     await bench.cancel(holder.run)
