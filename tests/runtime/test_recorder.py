@@ -290,3 +290,35 @@ async def test_who_writes_while_a_refusal_is_being_explained_waits_for_that() ->
     book.explained.set()
     assert [await first, await again] == [Verdict.REFUSED, Verdict.REFUSED]
     assert book.refusals == 1
+
+
+async def test_a_verdict_that_comes_in_the_moment_of_a_cancel_is_not_lost() -> None:
+    """The future is cancelled before its task runs again; the store answers in between."""
+    book = Book()
+    stored, refused = done("a"), done("b")
+    book.recorder.store(stored).cancel()
+    await eventually(lambda: bool(book.announced))
+    assert await book.recorder.again(stored) is Verdict.STORED
+    end = book.recorder.end(COMPLETED)
+    end.cancel()
+    await eventually(lambda: stored.outcome is not None and len(book.writes) == 2)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await book.recorder.end_again() is Verdict.STORED
+    other = Book()
+    other.answers = [Verdict.REFUSED]
+    other.recorder.store(refused).cancel()
+    await eventually(lambda: refused.outcome is not None)
+    assert await other.recorder.again(refused) is Verdict.REFUSED
+
+
+async def test_an_end_whose_wait_is_cancelled_behind_another_write_is_stored_all_the_same() -> None:
+    book = Book()
+    book.held = asyncio.get_running_loop().create_future()
+    book.recorder.store(done())
+    book.recorder.end(COMPLETED).cancel()
+    book.held.set_result(None)
+    await eventually(lambda: len(book.writes) == 2)
+    async with asyncio.timeout(5):
+        assert await book.recorder.end_again() is Verdict.STORED
+    assert book.writes[1].ending == COMPLETED

@@ -32,6 +32,7 @@ MAX_WAITING_LOGS = 10_000
 """Log lines that may wait while the database is away; further ones are dropped, and the log says so."""
 
 Stored: TypeAlias = "asyncio.Future[Verdict]"
+Outcome: TypeAlias = Verdict | Exception
 Send: TypeAlias = Callable[[RunWrite, Callable[[Verdict | None, Exception | None], None]], Callable[[], None]]
 """Stores a write and calls back after its commit. Returns the function that gives the write up."""
 
@@ -45,6 +46,8 @@ class Entry:
     progress: Progress | None = None
     stored: Stored | None = None
     """Set for those who wait for the commit."""
+    outcome: Outcome | None = None
+    """What became of it, for one whose wait was cancelled in the same moment."""
 
 
 class Author(Protocol):
@@ -99,6 +102,7 @@ class Recorder:
         self._is_last = False
         """Whether the write under way carries the end."""
         self._end: Stored | None = None
+        self._end_outcome: Outcome | None = None
         self._quiet: asyncio.Future[None] | None = None
         self._verdict = Verdict.STORED
 
@@ -141,7 +145,9 @@ class Recorder:
         if stored is None or stored.cancelled():
             is_waiting = any(entry in entries for entries in (self._entries, self._under_way or (), self._refused))
             stored = entry.stored = self._loop.create_future()
-            if not is_waiting:
+            if entry.outcome is not None:
+                _tell(stored, entry.outcome)
+            elif not is_waiting:
                 stored.cancel() if self._verdict is Verdict.STORED else stored.set_result(self._verdict)
         return stored
 
@@ -150,7 +156,7 @@ class Recorder:
         self._end = self._loop.create_future()
         self._ending = ending
         if self._verdict is Verdict.REFUSED:
-            self._end.set_result(self._verdict)
+            self._conclude(self._verdict)
         elif self._under_way is None:
             self._write()
         return self._end
@@ -159,6 +165,8 @@ class Recorder:
         """Another future for the end, whose future was cancelled with the task that waited for it."""
         if self._end is None or self._end.cancelled():
             self._end = self._loop.create_future()
+            if self._end_outcome is not None:
+                _tell(self._end, self._end_outcome)
         return self._end
 
     def flush(self) -> None:
@@ -238,7 +246,7 @@ class Recorder:
             self._announce(entries)
             _answer(entries, Verdict.STORED)
             if self._is_last:
-                _conclude(self._end, Verdict.STORED)
+                self._conclude(Verdict.STORED)
         self._go_on()
 
     def _announce(self, entries: list[Entry]) -> None:
@@ -252,7 +260,7 @@ class Recorder:
     def _go_on(self) -> None:
         if self._under_way is not None:
             return
-        is_end_due = self._end is not None and not self._end.done() and self._verdict is Verdict.STORED
+        is_end_due = self._ending is not None and self._end_outcome is None and self._verdict is Verdict.STORED
         if self._waiting or is_end_due:
             self._write()
             return
@@ -263,19 +271,23 @@ class Recorder:
             self._quiet = None
 
     def _failed(self, entries: list[Entry], error: Exception) -> None:
-        for entry in entries:
-            if entry.stored is not None and not entry.stored.done():
-                entry.stored.set_exception(error)
-        if self._is_last and self._end is not None and not self._end.done():
-            self._end.set_exception(error)
+        _answer(entries, error)
+        if self._is_last:
+            self._conclude(error)
         else:
             self._author.write_failed(error)
+
+    def _conclude(self, outcome: Outcome) -> None:
+        """Tell who waits for the end."""
+        self._end_outcome = outcome
+        if self._end is not None:
+            _tell(self._end, outcome)
 
     def _refuse(self, entries: list[Entry]) -> None:
         """Let the author find out why before those who wait go on."""
         if self._is_last:
             _answer(entries, Verdict.REFUSED)
-            _conclude(self._end, Verdict.REFUSED)
+            self._conclude(Verdict.REFUSED)
         else:
             self._refused = entries
             self._refusal = self._loop.create_task(self._explain())
@@ -289,7 +301,7 @@ class Recorder:
             self._refusal = None
             refused, self._refused = self._refused, []
             _answer(refused, Verdict.REFUSED)
-            _conclude(self._end, Verdict.REFUSED)
+            self._conclude(Verdict.REFUSED)
             self._go_on()
 
     def _drop(self) -> list[Entry]:
@@ -309,15 +321,20 @@ def _steps(entries: list[Entry]) -> tuple[StepRecord, ...]:
     return tuple(steps)
 
 
-def _answer(entries: list[Entry], verdict: Verdict) -> None:
+def _answer(entries: list[Entry], outcome: Outcome) -> None:
     for entry in entries:
         if entry.stored is not None:
-            _conclude(entry.stored, verdict)
+            entry.outcome = outcome
+            _tell(entry.stored, outcome)
 
 
-def _conclude(waiting: Stored | None, verdict: Verdict) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(verdict)
+def _tell(waiting: Stored, outcome: Outcome) -> None:
+    if waiting.done():
+        return
+    if isinstance(outcome, Exception):
+        waiting.set_exception(outcome)
+    else:
+        waiting.set_result(outcome)
 
 
 def _dropped_logs(last: DraftEvent, count: int) -> DraftEvent:
