@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 from durably.store import catalogue
@@ -47,4 +48,4 @@ def _cut(sql: Sql) -> Sql | None:
         depth += {"(": 1, ")": -1}.get(sql.text[end], 0)
         end += 1
     text = sql.text[: begin.start()] + sql.text[end:]
-    return Sql(text, tuple(dict.fromkeys(_PARAM.findall(text))), sql.only_if)
+    return replace(sql, text=text, params=tuple(dict.fromkeys(_PARAM.findall(text))))

@@ -101,7 +101,8 @@ def test_what_is_left_without_events_is_still_sql() -> None:
         cut = catalogue.load("sqlite", "durably_")
     for name in WRITES:
         for sql in cut[name]:
-            raw.execute(f"EXPLAIN {sql.text}", dict.fromkeys(sql.params))
+            if "RAISE(" not in sql.text:  # that is for triggers only
+                raw.execute(f"EXPLAIN {sql.text}", dict.fromkeys(sql.params))
     raw.close()
 
 

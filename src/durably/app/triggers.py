@@ -120,7 +120,7 @@ class Triggers(Core):
 
     def _announce_trigger(self, enqueued: Enqueued) -> None:
         event = None if enqueued.disposition is None else _EVENTS.get(enqueued.disposition)
-        if event is not None:
+        if event is not None and self._listeners.wants(event):
             self._announce(event, enqueued.run)
 
 

@@ -56,12 +56,15 @@ class Defaults:
             check_delay(self.delay)
 
 
+NO_DEFAULTS = Defaults()
+
+
 class Target(Generic[InputT, OutputT]):
     """What can be triggered: a `Job`, or a `JobRef` to one whose code is elsewhere."""
 
     def __init__(self, name: str, *, defaults: Defaults, label_type: object = None) -> None:
         self.name = check_job_name(name)
-        self.defaults = defaults
+        self.defaults = NO_DEFAULTS if defaults == NO_DEFAULTS else defaults
         self.label_codec: Codec[Any] | None = None if label_type is None else codec_for(label_type)
 
     @property
@@ -90,7 +93,7 @@ class Job(Target[InputT, OutputT]):
         label_type: object = None,
         preserve_steps: bool = True,
     ) -> None:
-        super().__init__(name, defaults=defaults or Defaults(), label_type=label_type)
+        super().__init__(name, defaults=defaults or NO_DEFAULTS, label_type=label_type)
         signature = read_signature(name, fn)
         self.fn: Callable[..., Any] = fn
         self.is_async = signature.is_async
@@ -131,7 +134,7 @@ class JobRef(Target[InputT, OutputT]):
         input: type[InputT] | PlainJson = PLAIN_JSON,
         output: type[OutputT] | PlainJson = PLAIN_JSON,
     ) -> None:
-        super().__init__(name, defaults=Defaults())
+        super().__init__(name, defaults=NO_DEFAULTS)
         self._types: tuple[object, object] = (input, output)
 
     @cached_property

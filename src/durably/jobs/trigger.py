@@ -8,7 +8,7 @@ from typing import Any
 
 from durably.codec import Codec, canonical_digest, from_json
 from durably.errors import ValidationError
-from durably.jobs.job import Defaults, JobRef, Target
+from durably.jobs.job import NO_DEFAULTS, Defaults, JobRef, Target
 from durably.model import IfPending, Labels, NewRun
 from durably.rules.naming import (
     as_mapping,
@@ -54,7 +54,9 @@ def build_run(
     target = target if isinstance(target, Target) else JobRef(target)
     options = options or _NO_OPTIONS
     input_json, value = target.input_codec.parse(input, field="input", max_bytes=max_bytes)
-    defaults = _resolve(target.defaults if use_defaults else Defaults(), value)
+    if options is _NO_OPTIONS and (target.defaults is NO_DEFAULTS or not use_defaults):
+        return NewRun(id=id, job=target.name, input_json=input_json)  # by the thousand: there is nothing to check
+    defaults = _resolve(target.defaults if use_defaults else NO_DEFAULTS, value)
     key = _first(options.idempotency_key, defaults.idempotency_key)
     idempotency_key = None if key is None else check_key(key, field="idempotency_key")
     key = _first(options.concurrency_key, defaults.concurrency_key)

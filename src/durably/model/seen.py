@@ -105,7 +105,7 @@ class Progress:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class NewRun:
     """A run to be stored. `id` is the caller's, so that repeating the write is safe."""
 
@@ -171,7 +171,7 @@ class RunTypes(Protocol[OutputT_co]):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Run(Generic[OutputT]):
     """A run as its caller sees it: a snapshot, not a live object.
 
@@ -229,7 +229,7 @@ class Run(Generic[OutputT]):
         return self.status.is_terminal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class StepRecord:
     """A finished step. `name` includes the key: `insert[3]`."""
 

@@ -49,7 +49,7 @@ class DraftEvent:
     log: LogEntry | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Ending:
     """How an execution ends: a terminal status, or `pending` when the run is handed back."""
 

@@ -139,6 +139,11 @@ class Execution:
         if self.steps.stop(reason) and self._task is not None:
             self._task.cancel()
 
+    def release(self) -> None:
+        """It is over. Takes apart what refers to each other, so that it is freed at once."""
+        self._recorder.release()
+        self.tenure.release()
+
     def where(self) -> str:
         """Which run this is and what it does, for messages."""
         names = ", ".join(self.steps.under_way) or "none"

@@ -66,6 +66,19 @@ class Author(Protocol):
         ...
 
 
+class _Nobody:
+    """The author of an execution that is over."""
+
+    def announce(self, entry: Entry) -> None: ...
+
+    async def refused(self) -> None: ...
+
+    def write_failed(self, error: Exception) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class Recorder:
     """The writes of one lease."""
 
@@ -82,7 +95,7 @@ class Recorder:
         self._send = send
         self._lease = lease
         self._concurrency_key = concurrency_key
-        self._author = author
+        self._author: Author = author
         self._flusher = flusher
         self._loop = loop
         self._entries: list[Entry] = []
@@ -192,6 +205,10 @@ class Recorder:
                 entry.stored.cancel()
         if self._end is not None:
             self._end.cancel()
+
+    def release(self) -> None:
+        """Forget the author, who is done: as a cycle the two would wait for the garbage collector."""
+        self._author = _NOBODY
 
     # --- the course of a write ------------------------------------------------------------------------------
 

@@ -315,6 +315,7 @@ class Shift:
             del self._under_way[run.id]
         if was_full or (self._until is not None and not self._running):
             self.wake()
+        execution.release()
 
     async def _rest(self) -> bool:
         """Until something is to do. Returns whether a poll is due instead: a shift until idle has no maintenance."""

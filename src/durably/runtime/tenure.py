@@ -54,3 +54,10 @@ class Tenure:
     def end(self, state: LeaseState) -> None:
         """The lease is void: cancelled, or lost."""
         self._ended(state)
+
+    def release(self) -> None:
+        """Nobody is interested any more. Lets go of whom it told: as a cycle they would wait for the collector."""
+        self._ended = _nothing
+
+
+def _nothing(_state: LeaseState) -> None: ...

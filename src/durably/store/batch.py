@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeAlias
+from typing import Any, TypeAlias
 
 from durably.errors import DatabaseUnavailable
 from durably.store.engine import Channel, LockTimeout
@@ -143,14 +143,19 @@ class Batcher:
     async def submit_all(
         self, write: Write[ItemT, ResultT], items: Sequence[ItemT], timeout: float | None
     ) -> list[ResultT]:  # told to the caller as DatabaseUnavailable
-        """The items' results in order, when all were answered. Raises the first error; the others are stored then."""
-        future: asyncio.Future[list[ResultT]] = asyncio.get_running_loop().create_future()
-        answers = _Answers(future, len(items))
-        entries = [
-            _Entry(partial(answers.take, place), write=write, item=item, order=write.order(item))
-            for place, item in enumerate(items)
-        ]
-        return await self._submitted(entries, future, timeout) if entries else []
+        """The items' results in order, stored as few operations. Raises the first error when all were answered."""
+        results: list[ResultT] = []
+        failed: Exception | None = None
+        while items:
+            taken = write.take(items)
+            try:
+                results += await self.run(write.build(items[:taken]), timeout)
+            except Exception as error:  # noqa: BLE001  # told when the others were answered
+                failed = failed or error
+            items = items[taken:]
+        if failed is not None:
+            raise failed
+        return results
 
     def send(self, write: Write[ItemT, ResultT], item: ItemT, answer: Answer) -> Callable[[], None]:
         """The same without a task that waits, however long it takes. Returns the function that gives it up."""
@@ -301,24 +306,6 @@ def _doubt(entries: Sequence[_Entry], error: DatabaseUnavailable) -> None:
     for entry in entries:
         if entry.operation is not None and not entry.operation.is_repeatable:
             entry.fail(error)
-
-
-class _Answers(Generic[ResultT]):
-    """Collects the answers to several writes for one who waits for all of them."""
-
-    def __init__(self, future: asyncio.Future[list[ResultT]], count: int) -> None:
-        self._future = future
-        self._results: list[Any] = [None] * count
-        self._left = count
-        self._error: tuple[int, Exception] | None = None
-
-    def take(self, place: int, result: ResultT, error: Exception | None) -> None:
-        self._results[place] = result
-        if error is not None and (self._error is None or place < self._error[0]):
-            self._error = place, error
-        self._left -= 1
-        if not self._left:
-            _resolve(self._future, self._results, None if self._error is None else self._error[1])
 
 
 def _resolve(future: asyncio.Future[T], result: T, error: Exception | None) -> None:

@@ -5,13 +5,14 @@ is text for `{x}`. Tables are `{runs}` and so on. Nothing here is made from valu
 
 `-- if: steps` leaves a statement out when the batch `steps` is empty; together with an `-- end` further down it leaves
 out the lines between the two. Such a part may hold others, and may name several batches: `-- if: logs or events`.
+`-- each: steps` says that the statements from there to the next `-- each: x` or `-- once` are for one row of a batch.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -23,6 +24,7 @@ _PARAM = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _CONDITION = re.compile(r"-- if: (\w+)$", re.MULTILINE)
 _BEGIN = re.compile(r"^ *-- if: (\w+(?: or \w+)*)$", re.MULTILINE)
 _END = re.compile(r"^ *-- end$", re.MULTILINE)
+_EACH = re.compile(r"^-- (?:each: (\w+)|once)$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--(?! if: | end$).*\n?", re.MULTILINE)
 
 
@@ -35,6 +37,8 @@ class Sql:
     params: tuple[str, ...]
     only_if: str | None
     """The statement is left out when this batch is empty."""
+    each: str | None = None
+    """The statement is for one row of this batch, whose columns are among its parameters."""
 
 
 Catalogue = Mapping[str, tuple[Sql, ...]]
@@ -97,13 +101,16 @@ def _fill(text: str, fragments: Mapping[str, str]) -> str:
 
 def _statements(body: str) -> tuple[Sql, ...]:
     statements: list[Sql] = []
+    each: str | None = None
     for part in re.split(r";\s*\n", body + "\n"):
+        if marks := _EACH.findall(part):
+            each = marks[-1] or None
         text, only_if = _COMMENT.sub("", part).strip(), None
         condition = _CONDITION.match(text)
         if condition and len(_BEGIN.findall(text)) > len(_END.findall(text)):  # no end: it is about all of it
             only_if, text = condition[1], text[condition.end() :].strip()
         if text:
-            statements.append(_sql(text, only_if))
+            statements.append(replace(_sql(text, only_if), each=each))
     return tuple(statements)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from durably.model import Disposition, Enqueued, Hold, NewRun, RunFilter, RunStatus, StoredRun
@@ -27,12 +27,43 @@ _ITEM = (
     "delay_us",
     "run_at",
 )
+_PLAIN = ("id", "job", "input")
+
+
+class _Items(Mapping[str, Param]):
+    """The parameters of storing new runs; a batch is made when it is asked for.
+
+    Those that say nothing but job and input (`plain_items`) have a way of their own, which costs half as much.
+    """
+
+    def __init__(self, items: Sequence[NewRun]) -> None:
+        self._items = items
+
+    def __getitem__(self, name: str) -> Param:
+        match name:
+            case "items":
+                return Batch(_ITEM, tuple(map(_row, range(len(self._items)), self._items)))
+            case "plain_items":
+                plain = [(item.id, item.job, item.input_json) for item in self._items if _says_nothing(item)]
+                return Batch(_PLAIN, tuple(plain))
+            case "other_items":
+                others = [_row(place, item) for place, item in enumerate(self._items) if not _says_nothing(item)]
+                return Batch(_ITEM, tuple(others))
+            case "priority_us":
+                return PRIORITY_US
+            case _:
+                raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("items", "plain_items", "other_items", "priority_us"))
+
+    def __len__(self) -> int:
+        return 4
 
 
 def _enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
     """Store new runs. Safe to repeat: a run with the same id is there already."""
-    params: dict[str, Param] = {"items": Batch(_ITEM, tuple(map(_row, range(len(items)), items)))}
-    params["priority_us"] = PRIORITY_US
+    params = _Items(items)
     merges = any(item.if_pending != "queue" for item in items)
     statements = [Statement("insert_runs", params)]
     if merges:
@@ -41,10 +72,7 @@ def _enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
     last = len(statements) - 1
 
     def decode(results: Sequence[Rows]) -> list[Enqueued]:
-        if reads:
-            return [_became(row) for row in results[-1]]
-        inserted: dict[object, rows.AnyRow] = {row["id"]: row for row in results[last]}
-        return [_created(item, inserted.get(item.id)) for item in items]
+        return [_became(row) for row in results[-1]] if reads else _all_created(items, results[last])
 
     return Operation(
         statements=tuple(statements),
@@ -53,6 +81,11 @@ def _enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
         reads=reads,
         wakes=Wake.WORK | Wake.EVENTS,
     )
+
+
+def _says_nothing(item: NewRun) -> bool:
+    """Whether an item is job and input, and all else as it is when nothing is said."""
+    return item.is_plain and not item.labels and item.priority == 0 and item.delay is None and item.run_at is None
 
 
 def _row(place: int, item: NewRun) -> tuple[str | int | datetime | None, ...]:
@@ -79,15 +112,30 @@ def _became(row: rows.AnyRow) -> Enqueued:
     return Enqueued(run=rows.run(row), disposition=None if became == "conflict" else Disposition(became))
 
 
-def _created(item: NewRun, row: rows.AnyRow | None) -> Enqueued:
-    """A run without keys cannot have become anything else, so it need not be read back."""
-    created = row or {"hold": None, "available_at": item.run_at, "created_at": _time_of_id(item.id)}
+def _all_created(items: Sequence[NewRun], stored: Rows) -> list[Enqueued]:
+    """Runs without keys cannot have become anything else, so they need not be read back.
+
+    `stored` says it of each, or by a row without id when those were stored of which it says nothing else.
+    """
+    by_id: dict[object, rows.AnyRow] = {row["id"]: row for row in stored}
+    at = rows.time(by_id[None]["created_at"]) if None in by_id else None
+    return [_created(item, by_id.get(item.id), at) for item in items]
+
+
+def _created(item: NewRun, row: rows.AnyRow | None, at: datetime | None) -> Enqueued:
+    if row is not None:
+        hold, created_at = row["hold"], rows.time(row["created_at"])
+        available_at = rows.optional_time(row["available_at"])
+    else:
+        created_at = at or rows.time(_time_of_id(item.id))
+        available_at = item.run_at if item.delay is None else created_at + item.delay
+        hold = Hold.TIME if at is not None and available_at is not None and available_at > at else None
     run = StoredRun(
         id=item.id,
         job=item.job,
         input_json=item.input_json,
         status=RunStatus.PENDING,
-        hold=None if created["hold"] is None else Hold(created["hold"]),
+        hold=None if hold is None else Hold(hold),
         priority=item.priority,
         idempotency_key=None,
         concurrency_key=None,
@@ -102,8 +150,8 @@ def _created(item: NewRun, row: rows.AnyRow | None) -> Enqueued:
         completed_steps=0,
         lease_owner=None,
         lease_expires_at=None,
-        available_at=rows.optional_time(created["available_at"]),
-        created_at=rows.time(created["created_at"]),
+        available_at=available_at,
+        created_at=created_at,
         started_at=None,
         completed_at=None,
     )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ from durably.errors import DatabaseUnavailable, SchemaError
 from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
-from durably.store.operation import Batch, Param, Rows, Statement, Wake
-from durably.store.sqlite_programs import Block, Programs
+from durably.store.operation import Batch, Rows, Scalar, Statement, Wake
+from durably.store.sqlite_calls import Calls, Part, Parts, Values
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class SqliteEngine:
         self.is_shared = url.location != ":memory:"
         self._owner = shared_with
         self._sql = catalogue.load("sqlite", _PREFIX)
+        self._parts = Parts(self._sql)
         self._texts: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
@@ -124,16 +126,37 @@ class SqliteEngine:
         await self._retried(connection, apply)
 
     def _bind(self, statement: Statement, place: int) -> Block:
-        filled = frozenset(name for name, value in statement.params.items() if isinstance(value, Batch) and value.rows)
+        params, now = statement.params, self._environment.now_us()
+
+        def scalar(name: str) -> object:
+            value = now if name == "now" else place if name == "block" else params[name]
+            return None if isinstance(value, Batch) else _value(value)
+
+        parts = self._parts.of(statement.name, params)
+        if parts is not None:
+            made = [(part, calls) for part in parts if (calls := part.calls(params, scalar))]
+            return Block(tuple(part for part, _ in made), [call for _, calls in made for call in calls])
+        batches = {name: value.rows for name, value in params.items() if isinstance(value, Batch)}
+        filled = frozenset(name for name, found in batches.items() if found)
         texts = self._texts.get((statement.name, filled))
         if texts is None:
             chosen = [catalogue.chosen(sql, filled) for sql in self._sql[statement.name]]
             texts = self._texts[statement.name, filled] = tuple(
                 sql.text for sql in chosen if sql is not None and sql.text
             )
-        params = {name: _value(value) for name, value in statement.params.items()}
-        params["now"], params["block"] = self._environment.now_us(), place
-        return Block(statement.name, texts, params)
+        bound = {name: scalar(name) for name in ("now", "block", *params)}
+        bound.update({name: _encode(found) for name, found in batches.items()})
+        return Block(texts=texts, params=bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A named block as a connection runs it: calls of its parts, or statements with parameters."""
+
+    parts: tuple[Part, ...] = ()
+    calls: Sequence[Values] = ()
+    texts: tuple[str, ...] = ()
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:
@@ -142,9 +165,7 @@ def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:
     return FileWaker(Path(url.location), environment)
 
 
-def _value(param: Param) -> object:
-    if isinstance(param, Batch):
-        return _encode(param.rows)
+def _value(param: Scalar | tuple[str, ...]) -> object:
     if isinstance(param, tuple):
         return _encode(param)
     return rows.micros_of_time(param) if isinstance(param, datetime) else param
@@ -167,7 +188,7 @@ class _Connection:
         self._url = url
         self._executor: Executor = environment.executor(name, 1)
         self._raw: sqlite3.Connection | None = None
-        self._programs: Programs | None = None
+        self._calls: Calls | None = None
 
     async def call(self, work: Callable[[], list[Rows]]) -> list[Rows]:
         """Run blocking work in the connection's thread; from any loop. What is given up before it began is not done."""
@@ -189,24 +210,27 @@ class _Connection:
                 self._url.location, isolation_level=None, timeout=0, check_same_thread=False, cached_statements=512
             )
             self._raw.row_factory = sqlite3.Row
-            self._programs = Programs(self._raw)
+            self._calls = Calls(self._raw)
         self._raw.execute("PRAGMA busy_timeout = 0")
         self._raw.execute("PRAGMA journal_mode = WAL")
-        self._raw.execute("PRAGMA temp_store = MEMORY")  # the programs, and what a statement may have to undo
+        self._raw.execute("PRAGMA temp_store = MEMORY")  # the calls, and what a statement may have to undo
         self._raw.execute(f"PRAGMA synchronous = {self._url.synchronous}")  # one of three words, checked by `parse_url`
         return []
 
     def transact(self, plan: Sequence[Block], *, readonly: bool) -> list[Rows]:
         """One transaction, if possible in one call. A block's rows are those of its last statement that has any."""
-        raw, programs = self._connected()
-        programs.forget()
-        program = None if readonly else programs.program(plan)
-        if program is not None:
-            raw.execute(program.text, program.values(plan))
-            return [programs.found(place) for place in range(len(plan))]
+        raw, calls = self._connected()
+        calls.forget()
+        for block in plan:
+            calls.learn(block.parts)
+        if not readonly and not any(block.texts for block in plan):
+            made = calls.statements([call for block in plan for call in block.calls])
+            if len(made) == 1:
+                raw.execute(*made[0])
+                return [calls.found(place) for place in range(len(plan))]
         raw.execute("BEGIN" if readonly else "BEGIN IMMEDIATE")
         try:
-            results = [_run(raw, block, programs, place) for place, block in enumerate(plan)]
+            results = [_run(raw, block, calls, place) for place, block in enumerate(plan)]
             raw.execute("COMMIT")
         except BaseException:
             if raw.in_transaction:
@@ -230,17 +254,17 @@ class _Connection:
             if len(missing) <= 1:
                 return
 
-    def _connected(self) -> tuple[sqlite3.Connection, Programs]:
+    def _connected(self) -> tuple[sqlite3.Connection, Calls]:
         if self._raw is None:
             self.open()
-        if self._raw is None or self._programs is None:
+        if self._raw is None or self._calls is None:
             raise DatabaseUnavailable("it is not open")
-        return self._raw, self._programs
+        return self._raw, self._calls
 
     def _close(self) -> list[Rows]:
         if self._raw is not None:
             self._raw.close()
-            self._raw = self._programs = None
+            self._raw = self._calls = None
         return []
 
     def _work(
@@ -280,13 +304,15 @@ def _tell(answer: asyncio.Future[list[Rows]], found: list[Rows], failed: BaseExc
         answer.set_exception(failed)
 
 
-def _run(raw: sqlite3.Connection, block: Block, programs: Programs, place: int) -> Rows:
+def _run(raw: sqlite3.Connection, block: Block, calls: Calls, place: int) -> Rows:
+    for statement in calls.statements(block.calls):
+        raw.execute(*statement)
     found: Rows = ()
     for text in block.texts:
         cursor = raw.execute(text, block.params)
         if cursor.description is not None:
             found = cursor.fetchall()
-    return programs.found(place) or found
+    return calls.found(place) or found
 
 
 def _applied(raw: sqlite3.Connection) -> Applied:

@@ -130,9 +130,37 @@ SELECT m.id, m.seq, CASE WHEN m.replaces THEN 'run:replace' ELSE 'run:coalesced'
        {now}
 FROM merged m
 
+-- fragment: other_runs
+unnest(
+    :other_items_ord::integer[], :other_items_id::uuid[], :other_items_job::text[], :other_items_input::text[],
+    :other_items_input_digest::text[], :other_items_idempotency_key::text[], :other_items_concurrency_key::text[],
+    :other_items_if_pending::text[], :other_items_labels::text[], :other_items_priority::integer[],
+    :other_items_delay_us::bigint[], :other_items_run_at::timestamptz[]
+) AS i (
+    ord, id, job, input, input_digest, idempotency_key, concurrency_key, if_pending, labels, priority, delay_us, run_at
+)
+
 -- name: insert_runs
--- Store the items that are not there yet and not merged; keyed ones wait for a slot.
-WITH inserted AS (
+-- Store the items that are not there yet and not merged; keyed ones wait for a slot. Returns the other items, the
+-- plain ones that were there already, and a row without id that says when the rest was stored.
+WITH clock AS MATERIALIZED (SELECT {now} AS now)
+-- if: plain_items
+, plain AS (
+    INSERT INTO {runs} (id, job, input, status, rank, seq, created_at)
+    SELECT i.id, i.job, i.input, 'pending', (extract(epoch FROM clock.now) * 1000000)::bigint, 1, clock.now
+    FROM unnest(:plain_items_id::text::uuid[], :plain_items_job::text[], :plain_items_input::text[]) AS i (id, job, input)
+    CROSS JOIN clock
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, job, created_at
+)
+, plain_event AS (
+    INSERT INTO {events} (run_id, seq, type, job, created_at)
+    SELECT id, 1, 'run:trigger', job, created_at
+    FROM plain
+)
+-- end
+-- if: other_items
+, other AS (
     INSERT INTO {runs} (id, job, input, input_digest, status, hold, rank, priority, available_at, idempotency_key,
                         concurrency_key, labels, seq, created_at)
     SELECT i.id, i.job, i.input, i.input_digest, 'pending',
@@ -141,22 +169,40 @@ WITH inserted AS (
            i.priority, i.start_at, i.idempotency_key, i.concurrency_key, i.labels::jsonb, 1, i.now
     FROM (
         SELECT i.*, clock.now, coalesce(i.run_at, clock.now + i.delay_us * interval '1 microsecond') AS start_at
-        FROM {new_runs}
-        CROSS JOIN (SELECT {now} AS now) clock
+        FROM {other_runs}
+        CROSS JOIN clock
     ) i
     WHERE (i.if_pending = 'queue' OR {unstarted} IS NULL)
       AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
     ORDER BY i.job, i.idempotency_key, i.ord
     ON CONFLICT DO NOTHING
     RETURNING id, job, labels, hold, available_at, created_at
-),
-event AS (
+)
+, other_event AS (
     INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
     SELECT id, 1, 'run:trigger', job, nullif(labels, '{}'), created_at
-    FROM inserted
+    FROM other
 )
-SELECT id::text AS id, hold, available_at, created_at
-FROM inserted
+-- end
+SELECT NULL AS id, NULL AS hold, NULL::timestamptz AS available_at, clock.now AS created_at
+FROM clock
+-- if: plain_items
+UNION ALL
+SELECT r.id::text, r.hold, r.available_at, r.created_at
+FROM unnest(:plain_items_id::text::uuid[]) AS i (id)
+JOIN {runs} r ON r.id = i.id
+WHERE (SELECT count(*) FROM plain) < cardinality(:plain_items_id::text::uuid[])
+-- end
+-- if: other_items
+UNION ALL
+SELECT id::text, hold, available_at, created_at
+FROM other
+UNION ALL
+SELECT r.id::text, r.hold, r.available_at, r.created_at
+FROM unnest(:other_items_id::uuid[]) AS i (id)
+JOIN {runs} r ON r.id = i.id
+WHERE (SELECT count(*) FROM other) < cardinality(:other_items_id::uuid[])
+-- end
 
 -- name: read_enqueued
 -- What became of each item.

@@ -2,9 +2,10 @@
 -- things, so a block may hold several statements. The one that changes a verdict comes after all that test it.
 -- A "+" before a column keeps the planner from walking that column's index instead of looking up the items' ids.
 -- INDEXED BY stands where SQLite, which has no statistics, would rather take the index of all runs in a status.
--- "-- if: x" leaves a statement out when the batch x is empty. A block's rows are those of its last statement with rows,
--- or what it gave to durably_rows(:block, names, JSON arrays). What is written most often becomes the body of a trigger
--- (see sqlite_programs.py): there, an UPDATE's own table has no alias, and rows come back in that way only.
+-- A block's rows are those of its last statement with rows, or what it gave to durably_rows(:block, names, JSON arrays).
+-- What is written most often becomes the body of a trigger (see sqlite_calls.py): there, an UPDATE's own table has no
+-- alias, rows come back through durably_rows only, and `-- each: x` runs what follows once a row of the batch x, whose
+-- columns are parameters, until the next `-- each: y` or `-- once`.
 
 -- fragment: now
 :now
@@ -123,36 +124,41 @@ FROM (
 ) hit
 WHERE {runs}.id = hit.run_id
 
+-- fragment: report_stored
+-- Tell what was there already, and leave it alone.
+SELECT durably_rows(:block, 'id, hold, available_at, created_at',
+                    json_array(json_array(r.id, r.hold, r.available_at, r.created_at)))
+FROM {runs} r
+WHERE r.id = :id AND changes() = 0;
+SELECT RAISE(IGNORE) WHERE changes() = 0;
+
 -- name: insert_runs
--- Store the items that are not there yet and not merged; keyed ones wait for a slot.
-INSERT INTO {runs} (id, job, input, input_digest, status, hold, rank, priority, available_at, idempotency_key,
-                    concurrency_key, labels, created_at)
-SELECT i.id, i.job, i.input, i.input_digest, 'pending',
-       CASE WHEN i.start_at > :now THEN 'time' WHEN i.concurrency_key IS NOT NULL THEN 'key' END,
-       max(coalesce(i.start_at, :now), :now) - i.priority * :priority_us,
-       i.priority, i.start_at, i.idempotency_key, i.concurrency_key, i.labels, :now
-FROM {new_runs}
-WHERE (i.if_pending = 'queue' OR {unstarted} IS NULL)
-  AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
-ORDER BY i.ord
+-- Store the items that are not there yet and not merged; keyed ones wait for a slot. Returns those that were there,
+-- and a row without id that says when the others were stored.
+-- each: plain_items
+INSERT INTO {runs} (id, job, input, status, rank, seq, created_at)
+VALUES (:id, :job, :input, 'pending', :now, 1, :now)
 ON CONFLICT DO NOTHING;
-SELECT durably_rows(:block, 'id, hold, available_at, created_at', found)
-FROM (
-    SELECT json_group_array(json_array(r.id, r.hold, r.available_at, r.created_at)) AS found, count(*) AS runs
-    FROM (SELECT value->>1 AS id FROM json_each(:items)) i
-    CROSS JOIN {runs} r ON r.id = i.id
-    WHERE r.seq = 0
-)
-WHERE runs > 0;
+{report_stored}
+INSERT INTO {events} (run_id, seq, type, job, created_at)
+VALUES (:id, 1, 'run:trigger', :job, :now);
+-- each: other_items
+INSERT INTO {runs} (id, job, input, input_digest, status, hold, rank, priority, available_at, idempotency_key,
+                    concurrency_key, labels, seq, created_at)
+SELECT i.id, i.job, :input, :input_digest, 'pending',
+       CASE WHEN i.start_at > :now THEN 'time' WHEN i.concurrency_key IS NOT NULL THEN 'key' END,
+       max(coalesce(i.start_at, :now), :now) - :priority * :priority_us,
+       :priority, i.start_at, :idempotency_key, i.concurrency_key, :labels, 1, :now
+FROM (SELECT :id AS id, :job AS job, :concurrency_key AS concurrency_key,
+             coalesce(:run_at, :now + :delay_us) AS start_at) i
+WHERE (:if_pending = 'queue' OR {unstarted} IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+ON CONFLICT DO NOTHING;
+{report_stored}
 INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
-SELECT r.id, 1, 'run:trigger', r.job, nullif(r.labels, '{}'), r.created_at
-FROM {new_runs}
-CROSS JOIN {runs} r ON r.id = i.id
-WHERE r.seq = 0
-ORDER BY i.ord;
-UPDATE {runs}
-SET seq = 1
-WHERE seq = 0 AND id IN (SELECT value->>1 FROM json_each(:items))
+VALUES (:id, 1, 'run:trigger', :job, nullif(:labels, '{}'), :now);
+-- once
+SELECT durably_rows(:block, 'id, hold, available_at, created_at', json_array(json_array(NULL, NULL, NULL, :now)))
 
 -- name: read_enqueued
 -- What became of each item.
@@ -354,132 +360,111 @@ FROM (SELECT value->>0 AS id, value->>1 AS generation FROM json_each(:items)) i
 LEFT JOIN {runs} r ON r.id = i.id
 WHERE (r.status = 'leased' AND r.generation = i.generation AND r.lease_expires_at > :now) IS NOT TRUE
 
--- fragment: written_runs
-(SELECT value->>0 AS id, value->>1 AS generation, value->>2 AS number, value->>3 AS events, value->>4 AS completed,
-        value->>5 AS next_step, value->>6 AS progress
- FROM json_each(:runs)) i
-
--- fragment: written_endings
-(SELECT value->>0 AS id, value->>1 AS status, value->>2 AS output, value->>3 AS error, value->>4 AS keep_steps,
-        value->>5 AS place, value->>6 AS type, value->>7 AS payload, value->>8 AS generation, value->>9 AS number
- FROM json_each(:endings)) i
-CROSS JOIN {runs} r ON r.id = i.id
-
 -- fragment: fence
-+r.status = 'leased' AND r.generation = i.generation AND r.writes < i.number
++status = 'leased' AND generation = :generation AND writes < :number
 
 -- fragment: passed
 -- The fence let it through: its number was stored a moment ago, and what had been stored before would not be leased.
-+r.status = 'leased' AND r.generation = i.generation AND r.writes = i.number
+r.status = 'leased' AND r.generation = :generation AND r.writes = :number
 
--- fragment: told
-r.job AS job, nullif(r.labels, '{}') AS labels
+-- fragment: was_refused
+changes() = 0
+AND NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :id AND r.generation = :generation AND r.writes >= :number)
+
+-- fragment: of_run
+r.job, nullif(r.labels, '{}')
 
 -- name: write_runs
 -- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence.
 -- Returns the runs that were refused. The update of a checkpoint names no column of an index.
--- if: steps
+-- each: checkpoints
+UPDATE {runs}
+SET writes = :number, seq = seq + :events, completed_steps = completed_steps + 1, next_step = :position + 1, crashes = 0
+WHERE id = :id AND {fence};
+SELECT durably_rows(:block, 'id', json_array(json_array(:id))) WHERE {was_refused};
+SELECT RAISE(IGNORE) WHERE changes() = 0;
+INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
+VALUES (:id, :name, :position, 'completed', :output, :generation, :started_at, :completed_at)
+ON CONFLICT (run_id, name) DO UPDATE
+SET position = excluded.position, status = excluded.status, output = excluded.output, error = NULL,
+    generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
+WHERE {steps}.status <> 'completed';
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
+SELECT r.id, r.seq - 1, 'step:start', {of_run}, :name, :position, :started_at
+FROM {runs} r
+WHERE r.id = :id AND :events > 1;
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
+SELECT r.id, r.seq, 'step:complete', {of_run}, :name, :position, :completed_at
+FROM {runs} r
+WHERE r.id = :id;
+-- each: completions
+UPDATE {runs}
+SET writes = :number, seq = seq + 1, status = 'completed', slot = 0, output = :output, error = NULL, lease_owner = NULL,
+    lease_expires_at = NULL, completed_at = :now
+WHERE id = :id AND {fence};
+SELECT durably_rows(:block, 'id', json_array(json_array(:id))) WHERE {was_refused};
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT r.id, r.seq, 'run:complete', {of_run}, :now
+FROM {runs} r
+WHERE r.id = :id AND changes() > 0;
+-- each: other_steps
+SELECT RAISE(IGNORE) WHERE NOT EXISTS (SELECT 1 FROM {runs} WHERE id = :run_id AND {fence});
 INSERT INTO {steps} (run_id, name, position, status, output, error, generation, started_at, completed_at)
-SELECT i.run_id, i.name, i.position, i.status, i.output, i.error, i.generation, i.started_at, i.completed_at
-FROM (SELECT value->>0 AS run_id, value->>1 AS name, value->>2 AS position, value->>3 AS status, value->>4 AS output,
-             value->>5 AS error, value->>6 AS started_at, value->>7 AS completed_at, value->>10 AS generation,
-             value->>11 AS number
-      FROM json_each(:steps)) i
-CROSS JOIN {runs} r ON r.id = i.run_id
-WHERE {fence}
+VALUES (:run_id, :name, :position, :status, :output, :error, :generation, :started_at, :completed_at)
 ON CONFLICT (run_id, name) DO UPDATE
 SET position = excluded.position, status = excluded.status, output = excluded.output, error = excluded.error,
     generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
 WHERE {steps}.status <> 'completed';
--- if: logs
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
+SELECT r.id, r.seq + :start_place, 'step:start', {of_run}, :name, :position, :started_at
+FROM {runs} r
+WHERE r.id = :run_id AND :start_place IS NOT NULL;
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
+SELECT r.id, r.seq + :end_place, 'step:complete', {of_run}, :name, :position, :completed_at
+FROM {runs} r
+WHERE r.id = :run_id AND :end_place IS NOT NULL;
+-- each: other_logs
 INSERT INTO {logs} (run_id, seq, step, level, message, data, created_at)
-SELECT i.run_id, r.seq + i.place, i.step, i.level, i.message, i.data, i.created_at
-FROM (SELECT value->>0 AS run_id, value->>1 AS place, value->>2 AS step, value->>3 AS level, value->>4 AS message,
-             value->>5 AS data, value->>6 AS created_at, value->>7 AS generation, value->>8 AS number
-      FROM json_each(:logs)) i
-CROSS JOIN {runs} r ON r.id = i.run_id
-WHERE {fence};
--- if: steps or events or endings
+SELECT id, seq + :place, :step, :level, :message, :data, :created_at
+FROM {runs}
+WHERE id = :run_id AND {fence};
+-- each: other_events
 INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
--- if: steps
-SELECT i.run_id, i.seq + CASE k.key WHEN 0 THEN i.start_place ELSE i.end_place END, k.value, i.job, i.labels,
-       i.name, i.position, NULL, CASE k.key WHEN 0 THEN i.started_at ELSE i.completed_at END
-FROM (
-    SELECT i.*, r.seq AS seq, {told}
-    FROM (SELECT value->>0 AS run_id, value->>1 AS name, value->>2 AS position, value->>6 AS started_at,
-                 value->>7 AS completed_at, value->>8 AS start_place, value->>9 AS end_place,
-                 value->>10 AS generation, value->>11 AS number
-          FROM json_each(:steps)) i
-    CROSS JOIN {runs} r ON r.id = i.run_id
-    WHERE {fence}
-    LIMIT -1
-) i
-CROSS JOIN json_each('["step:start","step:complete"]') k
-WHERE CASE k.key WHEN 0 THEN i.start_place ELSE i.end_place END IS NOT NULL
-UNION ALL
--- end
--- if: events
-SELECT i.run_id, r.seq + i.place, i.type, {told}, i.step, i.position, i.payload, i.created_at
-FROM (SELECT value->>0 AS run_id, value->>1 AS place, value->>2 AS type, value->>3 AS step, value->>4 AS position,
-             value->>5 AS payload, value->>6 AS created_at, value->>7 AS generation, value->>8 AS number
-      FROM json_each(:events)) i
-CROSS JOIN {runs} r ON r.id = i.run_id
-WHERE {fence}
-UNION ALL
--- end
--- if: endings
-SELECT i.id, r.seq + i.place, i.type, {told}, NULL, NULL, i.payload, :now
-FROM {written_endings}
-WHERE {fence}
-UNION ALL
--- end
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE false
-ORDER BY 1, 2
--- end
-;
+SELECT r.id, r.seq + :place, :type, {of_run}, :step, :position, :payload, :created_at
+FROM {runs} r
+WHERE r.id = :run_id AND {fence};
+-- each: other_runs
 UPDATE {runs}
-SET writes = i.number,
-    seq = seq + i.events,
-    completed_steps = completed_steps + i.completed,
-    next_step = coalesce(i.next_step, {runs}.next_step),
-    crashes = CASE WHEN i.completed > 0 THEN 0 ELSE crashes END,
-    progress = coalesce(i.progress, {runs}.progress)
-FROM {written_runs}
-WHERE {runs}.id = i.id AND +status = 'leased' AND {runs}.generation = i.generation AND writes < i.number;
-SELECT durably_rows(:block, 'id', found)
-FROM (
-    SELECT json_group_array(json_array(i.id)) AS found, count(*) AS runs
-    FROM (SELECT value->>0 AS id, value->>1 AS generation, value->>2 AS number
-          FROM json_each(CASE WHEN changes() < json_array_length(:runs) THEN :runs ELSE '[]' END)) i
-    LEFT JOIN {runs} r ON r.id = i.id
-    WHERE r.generation IS NOT i.generation OR r.writes < i.number
-)
-WHERE runs > 0;
--- if: forgotten
+SET writes = :number,
+    seq = seq + :events,
+    completed_steps = completed_steps + :completed,
+    next_step = coalesce(:next_step, next_step),
+    crashes = CASE WHEN :completed > 0 THEN 0 ELSE crashes END,
+    progress = coalesce(:progress, progress)
+WHERE id = :id AND {fence};
+SELECT durably_rows(:block, 'id', json_array(json_array(:id))) WHERE {was_refused};
+-- each: other_forgotten
 DELETE FROM {steps}
-WHERE run_id IN (SELECT i.id FROM {written_endings} WHERE {passed} AND NOT i.keep_steps);
--- if: slots
+WHERE run_id = :id AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :id AND {passed});
+-- each: other_slots
 UPDATE {concurrency_keys}
-SET active = max(active - n.runs, 0)
-FROM (
-    SELECT r.concurrency_key, count(*) AS runs
-    FROM {written_endings}
-    WHERE {passed} AND r.slot AND i.status <> 'pending'
-    GROUP BY r.concurrency_key
-) n
-WHERE {concurrency_keys}.key = n.concurrency_key;
--- if: endings
+SET active = max(active - 1, 0)
+WHERE key = (SELECT r.concurrency_key FROM {runs} r WHERE r.id = :id AND r.slot AND {passed});
+-- each: other_endings
+INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
+SELECT r.id, r.seq, :type, {of_run}, :payload, :now
+FROM {runs} r
+WHERE r.id = :id AND {passed};
 UPDATE {runs}
-SET status = i.status,
-    slot = slot AND i.status = 'pending',
-    attempt = attempt - (i.status = 'pending'),
-    output = i.output,
-    error = i.error,
+SET status = :status,
+    slot = slot AND :status = 'pending',
+    attempt = attempt - (:status = 'pending'),
+    output = :output,
+    error = :error,
     lease_owner = NULL,
     lease_expires_at = NULL,
-    completed_at = CASE WHEN i.status <> 'pending' THEN :now END
-FROM (SELECT i.id, i.status, i.output, i.error FROM {written_endings} WHERE {passed}) i
-WHERE {runs}.id = i.id
+    completed_at = CASE WHEN :status <> 'pending' THEN :now END
+WHERE id = :id AND +status = 'leased' AND generation = :generation AND writes = :number
 
 -- fragment: cancelled_step
 FROM {runs} r

@@ -1,0 +1,170 @@
+"""The statements of a transaction as one: SQLite runs them all in one call.
+
+Each call into SQLite gives the interpreter's lock away and has to win it back, which takes up to the switch interval
+(5 ms) while another thread computes; and so does each row that comes back. So the parts of a block become the bodies of
+temporary triggers on one temporary view, and an INSERT into that view runs them: a transaction of its own. Each row of
+it is one call, with the number of the part and its parameters, so that a batch is rows of values and no JSON to take
+apart. Rows come back through `durably_rows`, which a statement calls only when there are any.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from durably.store import rows
+from durably.store.catalogue import Catalogue, Sql
+from durably.store.operation import Batch, Param, Rows
+
+_FITTING = frozenset({"write_runs", "claim", "insert_runs", "lock_keys", "lock_runs", "admit"})
+"""Blocks that a trigger can hold: no rows but through `durably_rows`, no aliases in updates, no WITH."""
+_COLUMNS = 20
+"""Of the view: the part's number, and its parameters."""
+_MOST_VALUES = 30_000
+"""SQLite takes 32,766 parameters in a statement."""
+_PARAM = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+_VIEW = "durably_calls"
+
+Values: TypeAlias = list[Any]
+
+
+class Part:
+    """Statements that are run together: once, or once a row of a batch."""
+
+    def __init__(self, number: int, sqls: Sequence[Sql], params: Mapping[str, Param]) -> None:
+        self.number = number
+        self.each = sqls[0].each
+        batch = params[self.each] if self.each is not None else None
+        columns = batch.columns if isinstance(batch, Batch) else ()
+        names = tuple(dict.fromkeys(name for sql in sqls for name in sql.params))
+        places = [columns.index(name) for name in names if name in columns]
+        self._pick = _picker(places)
+        self._times = [place for place, at in enumerate(places, 1) if columns[at].endswith("_at")]
+        self._scalars = [name for name in names if name not in columns]
+        order = [*(columns[place] for place in places), *self._scalars]
+        cells = {name: f"NEW.c{place}" for place, name in enumerate(order, 1)}
+        body = "; ".join(_PARAM.sub(lambda match: cells[match[1]], sql.text) for sql in sqls)
+        event = f"INSTEAD OF INSERT ON {_VIEW} WHEN NEW.c0 = {number}"
+        self.trigger = f"CREATE TEMP TRIGGER {_VIEW}_{number} {event} BEGIN {body}; END"
+
+    def calls(self, params: Mapping[str, Param], scalar: Callable[[str], object]) -> list[Values]:
+        """The rows to insert."""
+        tail = [scalar(name) for name in self._scalars]
+        if self.each is None:
+            return [[self.number, *tail]]
+        batch = params[self.each]
+        if not isinstance(batch, Batch):
+            raise TypeError(f"no batch: {self.each}")
+        number, pick = self.number, self._pick
+        found: list[Values] = [[number, *pick(row), *tail] for row in batch.rows]
+        for place in self._times:
+            for values in found:
+                if (time := values[place]) is not None:
+                    values[place] = rows.micros_of_time(time)
+        return found
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of a dialect's blocks, each made when it is first needed. Their numbers are the same everywhere."""
+
+    catalogue: Catalogue
+    _made: dict[str, tuple[Part, ...]] = field(default_factory=dict[str, tuple[Part, ...]])
+
+    def of(self, name: str, params: Mapping[str, Param]) -> tuple[Part, ...] | None:
+        """The parts of this block; None for one that no trigger can hold."""
+        if name not in _FITTING:
+            return None
+        made = self._made.get(name)
+        if made is None:
+            first = 100 * sorted(_FITTING).index(name)
+            grouped = [list(sqls) for _, sqls in groupby(self.catalogue[name], key=lambda sql: sql.each)]
+            made = self._made[name] = tuple(Part(first + place, sqls, params) for place, sqls in enumerate(grouped, 1))
+        return made
+
+
+@dataclass(slots=True)
+class Calls:
+    """One connection's side of it: the view, its triggers, and the rows that came back. Used from its thread."""
+
+    raw: sqlite3.Connection
+    _known: set[int] = field(default_factory=set[int])
+    _texts: dict[tuple[int, int], str] = field(default_factory=dict[tuple[int, int], str])
+    _found: dict[int, tuple[str, list[str]]] = field(default_factory=dict[int, tuple[str, list[str]]])
+
+    def __post_init__(self) -> None:
+        self.raw.create_function("durably_rows", 3, partial(_take, self._found))
+
+    def forget(self) -> None:
+        """Forget the rows of the last transaction, before another one begins."""
+        self._found.clear()
+
+    def learn(self, parts: Sequence[Part]) -> None:
+        """Make the triggers that are not there yet. To be called outside a transaction."""
+        for part in parts:
+            if part.number not in self._known:
+                if not self._known:
+                    columns = ", ".join(f"NULL AS c{place}" for place in range(_COLUMNS))
+                    self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
+                self.raw.execute(part.trigger)
+                self._known.add(part.number)
+
+    def statements(self, calls: Sequence[Values]) -> list[tuple[str, Values]]:
+        """The INSERTs, one if it can be, and their values."""
+        width = max(map(len, calls), default=1)  # each cell costs as much as a few instructions of the trigger
+        most = _MOST_VALUES // width
+        return [self._statement(calls[at : at + most], width) for at in range(0, len(calls), most)]
+
+    def found(self, place: int) -> Rows:
+        """The rows that the block at this place of the transaction gave to `durably_rows`."""
+        if place not in self._found:
+            return ()
+        names, texts = self._found[place]
+        columns = [name.strip() for name in names.split(",")]
+        return [dict(zip(columns, values, strict=True)) for text in texts for values in json.loads(text)]
+
+    def _statement(self, calls: Sequence[Values], width: int) -> tuple[str, Values]:
+        count = _rounded(len(calls))
+        text = self._texts.get((width, count))
+        if text is None:
+            names = ", ".join(f"c{place}" for place in range(width))
+            row = f"({', '.join('?' * width)})"
+            text = f"INSERT INTO temp.{_VIEW} ({names}) VALUES {', '.join([row] * count)}"  # noqa: S608  # names of ours
+            self._texts[width, count] = text
+        nothing = [None] * width
+        values: Values = []
+        for call in calls:
+            values += call
+            values += nothing[len(call) :]
+        values += nothing * (count - len(calls))
+        return text, values
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Takes these cells out of a row."""
+    if len(places) > 1:
+        return itemgetter(*places)
+
+    def pick(row: Sequence[Any]) -> Sequence[Any]:
+        return [row[place] for place in places]
+
+    return pick
+
+
+def _rounded(count: int) -> int:
+    """The next of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, ...: few different statements, few idle rows."""
+    step = 1
+    while step * 8 < count:
+        step *= 2
+    return -(-count // step) * step
+
+
+def _take(found: dict[int, tuple[str, list[str]]], place: int, names: str, text: str) -> None:
+    found.setdefault(place, (names, []))[1].append(text)
