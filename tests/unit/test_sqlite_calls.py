@@ -1,0 +1,97 @@
+"""A transaction as rows of one INSERT: what is bound, how many statements there are, and what comes back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from durably.store import sqlite_calls
+from durably.store.catalogue import Sql
+from durably.store.operation import Batch
+from durably.store.sqlite_calls import Calls, Part
+
+AT = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+SAVE = Sql(
+    "INSERT INTO saved (name, at, mark) VALUES (:name, :made_at, :mark)", ("name", "made_at", "mark"), None, "items"
+)
+REFUSE = Sql("SELECT RAISE(IGNORE) WHERE :name = 'no'", ("name",), None, "items")
+TELL = Sql("SELECT durably_rows(:block, 'name, n', json_array(json_array('a', 1)))", ("block",), None)
+
+
+@pytest.fixture
+def calls() -> Iterator[Calls]:
+    raw = sqlite3.connect(":memory:", isolation_level=None)
+    raw.execute("CREATE TABLE saved (name, at, mark)")
+    yield Calls(raw)
+    raw.close()
+
+
+def items(*names: str) -> dict[str, Batch]:
+    return {"items": Batch(("unused", "made_at", "name"), tuple((0, AT, name) for name in names))}
+
+
+def scalar(name: str) -> object:
+    return {"mark": "m", "block": 7}[name]
+
+
+def run(calls: Calls, part: Part, params: dict[str, Batch]) -> int:
+    calls.learn([part])
+    statements = calls.statements(part.calls(params, scalar))
+    for text, values in statements:
+        calls.raw.execute(text, values)
+    return len(statements)
+
+
+def saved(calls: Calls) -> list[tuple[object, ...]]:
+    return calls.raw.execute("SELECT name, at, mark FROM saved").fetchall()
+
+
+def test_a_part_is_called_once_a_row_of_its_batch(calls: Calls) -> None:
+    assert run(calls, Part(1, [SAVE], items()), items("a", "b", "c")) == 1
+    assert saved(calls) == [("a", 1_000_000, "m"), ("b", 1_000_000, "m"), ("c", 1_000_000, "m")]
+
+
+def test_a_row_that_is_refused_does_nothing_more_and_the_others_go_on(calls: Calls) -> None:
+    run(calls, Part(1, [REFUSE, SAVE], items()), items("a", "no", "b"))
+    assert [row[0] for row in saved(calls)] == ["a", "b"]
+
+
+def test_an_empty_batch_is_no_call(calls: Calls) -> None:
+    assert run(calls, Part(1, [SAVE], items()), items()) == 0
+    assert saved(calls) == []
+
+
+def test_rows_come_back_by_block(calls: Calls) -> None:
+    run(calls, Part(2, [TELL], {}), {})
+    assert calls.found(7) == [{"name": "a", "n": 1}]
+    assert calls.found(6) == ()
+    calls.forget()
+    assert calls.found(7) == ()
+
+
+@pytest.mark.parametrize("count", [*range(1, 20), 33, 100, 999])
+def test_rows_that_fill_up_a_statement_call_nothing(calls: Calls, count: int) -> None:
+    run(calls, Part(1, [SAVE], items()), items(*map(str, range(count))))
+    assert len(saved(calls)) == count
+
+
+def test_many_batches_share_few_statements(calls: Calls) -> None:
+    part = Part(1, [SAVE], items())
+    texts = {
+        text for count in range(1, 1001) for text, _ in calls.statements(part.calls(items(*["x"] * count), scalar))
+    }
+    assert len(texts) <= 64
+
+
+def test_what_one_statement_cannot_hold_is_several(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_calls, "_MOST_VALUES", 12)
+    assert run(calls, Part(1, [SAVE], items()), items("a", "b", "c", "d")) == 2
+    assert [row[0] for row in saved(calls)] == ["a", "b", "c", "d"]
+
+
+def test_no_statement_takes_more_values_than_sqlite_does(calls: Calls) -> None:
+    statements = calls.statements([[1] + [None] * 18] * 5000)
+    assert max(len(values) for _, values in statements) <= 32766
