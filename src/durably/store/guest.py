@@ -151,7 +151,8 @@ class Guest:
         if not isinstance(value, str | bytes | bytearray) or not value:
             return ()
         found: Any = json.loads(value)
-        return found if isinstance(found, list) else (found,)
+        several: Sequence[Any] = (found,) if hasattr(found, "keys") else found
+        return several
 
 
 @cache

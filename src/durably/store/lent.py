@@ -7,7 +7,7 @@ numbers as arguments gives one value: the first column of the first row. What a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from durably.errors import UsageError
@@ -67,7 +67,11 @@ class Bridge:
 
     async def run(self, work: Callable[[Lent], T]) -> T:
         """Call `work` with the connection as one that blocks."""
-        result: T = await self._raw.run_sync(lambda raw: work(_Sqlalchemy(raw)))
+
+        def blocking(raw: Any) -> T:
+            return work(_Sqlalchemy(raw))
+
+        result: T = await self._raw.run_sync(blocking)
         return result
 
 
@@ -94,8 +98,8 @@ def _has(value: Any, *names: str) -> bool:
 
 
 def _described(value: Any) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    module, name = value.__class__.__module__, value.__class__.__name__
+    return str(name) if module == "builtins" else f"{module}.{name}"
 
 
 def _dialect(name: str) -> Dialect:
@@ -110,7 +114,8 @@ def _first(row: Any) -> object:
     """The first column of a tuple, or of what a row factory of the user's makes of one."""
     if row is None or isinstance(row, str | bytes):
         return row
-    return next(iter(row.values()), None) if isinstance(row, Mapping) else row[0]
+    first: object = next(iter(row.values()), None) if hasattr(row, "values") else row[0]
+    return first
 
 
 def _tuples(_cursor: object) -> Callable[[Sequence[object]], tuple[object, ...]]:
