@@ -123,9 +123,10 @@ def new_lock() -> AbstractContextManager[object]:
 def before_exit(fn: Callable[[], object]) -> None:
     """Call `fn` when the interpreter is about to end, while threads still work."""
     import atexit  # noqa: PLC0415
-    import concurrent.futures.thread  # noqa: PLC0415  # what registers last is called first: let it register before us
+    import importlib  # noqa: PLC0415
     import threading  # noqa: PLC0415  # a browser has no threads
 
+    importlib.import_module("concurrent.futures.thread")  # who registers last is called first: let it be before us
     # atexit comes too late: the threads of executors have ended by then, and with them the writer of SQLite
     register: Callable[[Callable[[], object]], object] = getattr(threading, "_register_atexit", atexit.register)
     with suppress(RuntimeError):  # it is ending already
