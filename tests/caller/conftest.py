@@ -62,11 +62,11 @@ class User:
         if self.kind == "sqlite":
             with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as raw:
                 return [name for (name,) in raw.execute("SELECT name FROM orders ORDER BY name")]
-        raw = await asyncpg.connect(self.url)
+        connection = await asyncpg.connect(self.url)
         try:
-            return [row["name"] for row in await raw.fetch("SELECT name FROM orders ORDER BY name")]
+            return [row["name"] for row in await connection.fetch("SELECT name FROM orders ORDER BY name")]
         finally:
-            await raw.close()
+            await connection.close()
 
 
 async def prepare(kind: str, url: str) -> None:
@@ -75,13 +75,13 @@ async def prepare(kind: str, url: str) -> None:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as raw:
             raw.execute(CREATE)
         return
-    raw = await asyncpg.connect(url)
+    connection = await asyncpg.connect(url)
     try:
-        await raw.execute(CREATE)
+        await connection.execute(CREATE)
         tables = ", ".join(f"{{{table}}}" for table in TABLES)
-        await raw.execute(fill(f"TRUNCATE {tables}, orders RESTART IDENTITY", postgres=True))
+        await connection.execute(fill(f"TRUNCATE {tables}, orders RESTART IDENTITY", postgres=True))
     finally:
-        await raw.close()
+        await connection.close()
 
 
 async def make_user(kind: str, url: str, library: type[Lending], facade: Facade) -> AsyncIterator[User]:

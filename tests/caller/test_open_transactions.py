@@ -87,14 +87,11 @@ async def test_a_connection_that_blocks_does_not_block_the_event_loop(pg_user: U
     """It waits for a key that another transaction has, and that one is committed by the same event loop."""
     durably = pg_user.durably
     inside = await pg_user.trigger(plain, 1, idempotency_key="k")
-    blocking = await asyncio.to_thread(psycopg.connect, pg_user.url)
-    try:
+    with closing(psycopg.connect(pg_user.url)) as blocking:
         waiting = asyncio.create_task(durably.trigger(plain, 1, idempotency_key="k", connection=blocking))
         await eventually(lambda: is_waiting_for_a_lock(pg_user), seconds=SECONDS)
         await pg_user.lending.commit()
         assert (await waiting).id == inside.id
-    finally:
-        blocking.close()
 
 
 async def is_waiting_for_a_lock(user: User) -> bool:

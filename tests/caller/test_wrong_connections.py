@@ -136,14 +136,14 @@ async def test_blocking_code_takes_no_asynchronous_connection(durably: Durably, 
     lite = await aiosqlite.connect(":memory:")
     try:
         for opened in (connection, lite):
-            for call in (
-                lambda c: blocking.trigger(echo, "a", connection=c),
-                lambda c: blocking.trigger_many(echo, ["a"], connection=c),
-                lambda c: blocking.cancel("x", connection=c),
-                lambda c: blocking.retrigger("x", connection=c),
-            ):
-                with pytest.raises(UsageError, match="SyncDurably takes blocking ones"):
-                    call(opened)
+            with pytest.raises(UsageError, match="SyncDurably takes blocking ones"):
+                blocking.trigger(echo, "a", connection=opened)
+            with pytest.raises(UsageError, match="SyncDurably takes blocking ones"):
+                blocking.trigger_many(echo, ["a"], connection=opened)
+            with pytest.raises(UsageError, match="SyncDurably takes blocking ones"):
+                blocking.cancel("x", connection=opened)
+            with pytest.raises(UsageError, match="SyncDurably takes blocking ones"):
+                blocking.retrigger("x", connection=opened)
     finally:
         await connection.close()
         await lite.close()

@@ -18,7 +18,7 @@ import psycopg
 import sqlalchemy
 from django.conf import settings
 from django.db.utils import ConnectionHandler
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -81,7 +81,7 @@ class Sqlite3(Lending):
     is_blocking = True
 
     async def open(self, *, autocommit: bool = False) -> None:
-        self.connection = sqlite3.connect(self.path, isolation_level=None if autocommit else "")
+        self.connection = sqlite3.connect(self.path, isolation_level=None if autocommit else "DEFERRED")
         self.stack.callback(self.connection.close)
 
 
@@ -90,8 +90,9 @@ class Sqlite3Hostile(Sqlite3):
 
     async def open(self, *, autocommit: bool = False) -> None:
         detect = sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES
-        level = None if autocommit else "IMMEDIATE"
-        self.connection = sqlite3.connect(self.path, isolation_level=level, detect_types=detect)
+        self.connection = sqlite3.connect(
+            self.path, isolation_level=None if autocommit else "IMMEDIATE", detect_types=detect
+        )
         self.connection.row_factory = sqlite3.Row
         self.connection.text_factory = bytes
         self.stack.callback(self.connection.close)
@@ -99,7 +100,7 @@ class Sqlite3Hostile(Sqlite3):
 
 class Aiosqlite(Lending):
     async def open(self, *, autocommit: bool = False) -> None:
-        self.connection = await aiosqlite.connect(self.path, isolation_level=None if autocommit else "")
+        self.connection = await aiosqlite.connect(self.path, isolation_level=None if autocommit else "DEFERRED")
         self.connection.row_factory = aiosqlite.Row
         self.stack.push_async_callback(self.connection.close)
 
@@ -148,14 +149,17 @@ class Psycopg(Lending):
 
 class PsycopgHostile(Psycopg):
     async def open(self, *, autocommit: bool = False) -> None:
-        cursor = psycopg.ClientCursor
-        self.connection = psycopg.connect(self.url, autocommit=autocommit, row_factory=dict_row, cursor_factory=cursor)
+        self.connection = psycopg.Connection[DictRow].connect(
+            self.url, autocommit=autocommit, row_factory=dict_row, cursor_factory=psycopg.ClientCursor
+        )
         self.stack.callback(self.connection.close)
 
 
 class PsycopgAsync(Lending):
     async def open(self, *, autocommit: bool = False) -> None:
-        self.connection = await psycopg.AsyncConnection.connect(self.url, autocommit=autocommit, row_factory=dict_row)
+        self.connection = await psycopg.AsyncConnection[DictRow].connect(
+            self.url, autocommit=autocommit, row_factory=dict_row
+        )
         self.stack.push_async_callback(self.connection.close)
 
 

@@ -1,4 +1,4 @@
-"""Checked by mypy and pyright, never run: what the methods of a SyncDurably return, which is what those of a Durably give."""
+"""Checked by mypy and pyright, never run: what the methods of a SyncDurably return."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ event AS (
 )
 SELECT pg_notify(:channel::text, :note::text)::text
 
--- fragment: inside_run
+-- fragment: run_as_json
 json_build_object(
     'id', r.id, 'job', r.job, 'input', r.input, 'status', r.status, 'hold', r.hold, 'priority', r.priority,
     'idempotency_key', r.idempotency_key, 'concurrency_key', r.concurrency_key, 'labels', r.labels::text,
@@ -63,7 +63,7 @@ json_build_object(
 -- What became of each item: the run that has its id, or the one that has its idempotency key.
 SELECT coalesce(json_agg(json_build_object('became', f.became, 'run', f.run) ORDER BY f.ord), '[]')::text
 FROM (
-    SELECT i.ord, {inside_run} AS run,
+    SELECT i.ord, {run_as_json} AS run,
            CASE
                WHEN r.id = i.id THEN 'created'
                WHEN r.input_digest = i.input_digest THEN 'idempotent'
@@ -79,7 +79,7 @@ FROM (
 
 -- name: inside_run
 -- One run.
-SELECT {inside_run}::text
+SELECT {run_as_json}::text
 FROM {runs} r
 WHERE r.id = :run_id::text::uuid
 
@@ -101,7 +101,7 @@ SELECT pg_notify(:channel::text, :note::text)::text
 
 -- name: inside_changed
 -- The run, and whether it was this request that changed it.
-SELECT json_build_object('done', coalesce(r.request = :token::text::uuid, false), 'run', {inside_run})::text
+SELECT json_build_object('done', coalesce(r.request = :token::text::uuid, false), 'run', {run_as_json})::text
 FROM {runs} r
 WHERE r.id = :run_id::text::uuid
 
@@ -132,7 +132,7 @@ WHERE r.id = :run_id::text::uuid AND n.steps > 0
 
 -- name: keys_of_inside
 -- The keys of runs that transactions of users have triggered, and of those that they have cancelled in their slots.
-SELECT DISTINCT f.concurrency_key AS key
+SELECT DISTINCT found.concurrency_key AS key
 FROM (
     (SELECT a.concurrency_key FROM {runs} a WHERE a.hold = 'admit' ORDER BY a.concurrency_key LIMIT :limit::integer)
     UNION ALL
@@ -140,7 +140,7 @@ FROM (
         SELECT u.concurrency_key FROM {runs} u WHERE u.slot AND u.status = 'cancelled'
         ORDER BY u.concurrency_key LIMIT :limit::integer
     )
-) f
+) found
 ORDER BY key
 
 -- name: admit_inside

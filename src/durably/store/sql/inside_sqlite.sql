@@ -37,7 +37,7 @@ UPDATE {runs}
 SET seq = 1
 WHERE seq = 0 AND id IN (SELECT value->>1 FROM json_each(:items))
 
--- fragment: inside_run
+-- fragment: run_as_json
 json_object(
     'id', r.id, 'job', r.job, 'input', r.input, 'status', r.status, 'hold', r.hold, 'priority', r.priority,
     'idempotency_key', r.idempotency_key, 'concurrency_key', r.concurrency_key, 'labels', r.labels,
@@ -57,7 +57,7 @@ FROM (
             WHEN r.input_digest = i.input_digest THEN 'idempotent'
             ELSE 'conflict'
         END,
-        'run', {inside_run}
+        'run', {run_as_json}
     ) AS found
     FROM {new_runs}
     LEFT JOIN {runs} own ON own.id = i.id
@@ -68,7 +68,7 @@ FROM (
 
 -- name: inside_run
 -- One run.
-SELECT {inside_run}
+SELECT {run_as_json}
 FROM {runs} r
 WHERE r.id = :run_id
 
@@ -85,7 +85,7 @@ WHERE id = :run_id AND +status IN ('pending', 'leased')
 
 -- name: inside_changed
 -- The run, and whether it was this request that changed it.
-SELECT json_object('done', r.request IS :token, 'run', {inside_run})
+SELECT json_object('done', r.request IS :token, 'run', {run_as_json})
 FROM {runs} r
 WHERE r.id = :run_id
 
@@ -112,7 +112,7 @@ WHERE {runs}.id = :run_id AND n.steps > 0
 
 -- name: keys_of_inside
 -- The keys of runs that transactions of users have triggered, and of those that they have cancelled in their slots.
-SELECT DISTINCT f.concurrency_key AS key
+SELECT DISTINCT found.concurrency_key AS key
 FROM (
     SELECT * FROM (
         SELECT a.concurrency_key FROM {runs} a INDEXED BY {runs}_admit WHERE a.hold = 'admit'
@@ -123,7 +123,7 @@ FROM (
         SELECT u.concurrency_key FROM {runs} u INDEXED BY {runs}_unfreed WHERE u.slot AND u.status = 'cancelled'
         ORDER BY u.concurrency_key LIMIT :limit
     )
-) f
+) found
 ORDER BY key
 
 -- name: admit_inside
