@@ -150,7 +150,7 @@ class Psycopg(Lending):
 class PsycopgHostile(Psycopg):
     async def open(self, *, autocommit: bool = False) -> None:
         self.connection = psycopg.Connection[DictRow].connect(
-            self.url, autocommit=autocommit, row_factory=dict_row, cursor_factory=psycopg.ClientCursor
+            self.url, autocommit=autocommit, row_factory=dict_row, cursor_factory=psycopg.ClientCursor[DictRow]
         )
         self.stack.callback(self.connection.close)
 
