@@ -55,11 +55,12 @@ def create_app() -> Flask:
     def order() -> tuple[dict[str, object], int]:
         customer, cents = request.json["customer"], request.json["cents"]
         with closing(connect()) as connection, connection:  # commits, or rolls back if anything is raised
-            cursor = connection.execute("INSERT INTO orders (customer, cents) VALUES (?, ?)", (customer, cents))
-            run = durably.trigger(send_receipt, cursor.lastrowid, connection=connection)
+            insert = "INSERT INTO orders (customer, cents) VALUES (?, ?) RETURNING id"
+            [(order_id,)] = connection.execute(insert, (customer, cents)).fetchall()
+            run = durably.trigger(send_receipt, order_id, connection=connection)
             if cents > MOST_CENTS:
                 abort(Response("too much", 422))  # neither the order nor the run is stored
-        return {"order": cursor.lastrowid, "run": run.id}, 201
+        return {"order": order_id, "run": run.id}, 201
 
     @app.get("/orders/<int:order_id>")
     def show(order_id: int) -> dict[str, object]:
