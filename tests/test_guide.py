@@ -14,7 +14,9 @@ PAGES = ["guide", "sync", "transactions"]
 RUNNER = """
 import ast, asyncio, inspect, sys
 code = compile(open(sys.argv[1], encoding="utf-8").read(), "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-asyncio.run(eval(code, globals()))
+found = eval(code, globals())  # a coroutine where the page awaits something
+if found is not None:
+    asyncio.run(found)
 """
 
 
