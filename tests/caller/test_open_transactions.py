@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -37,6 +38,12 @@ async def keyed(step: Step, input: int) -> int:
 async def pg_user(shared_postgres_url: str) -> AsyncIterator[User]:
     async for found in make_user("postgres", shared_postgres_url, LIBRARIES["postgres"][0], "async"):
         await found.lending.open()
+        yield found
+
+
+@pytest.fixture
+async def lite_user(tmp_path: Path) -> AsyncIterator[User]:
+    async for found in make_user("sqlite", f"sqlite:///{tmp_path}/app.db", LIBRARIES["sqlite"][0], "async"):
         yield found
 
 
@@ -156,11 +163,9 @@ async def test_a_late_commit_is_in_the_feed(pg_user: User) -> None:
         assert (await anext(events)).run_id == late.id
 
 
-async def test_sqlite_waits_for_an_open_transaction_and_goes_on_after_it(any_user: User) -> None:
+async def test_sqlite_waits_for_an_open_transaction_and_goes_on_after_it(lite_user: User) -> None:
     """SQLite has one writer: a transaction of the user's that has written holds up all others, but nothing is lost."""
-    user = any_user
-    if user.kind != "sqlite":
-        return
+    user = lite_user
     async with user.durably.worker([plain, keyed]):
         await user.durably.trigger_and_wait(plain, 0, timeout=SECONDS)
         await user.lending.open()
@@ -233,7 +238,7 @@ async def produce(user: User, limited: Any, committed: list[str], chance: random
         await lending.close()
 
 
-def test_a_def_job_may_trigger_in_a_transaction_of_its_own(tmp_path: Any) -> None:
+def test_a_def_job_may_trigger_in_a_transaction_of_its_own(tmp_path: Path) -> None:
     """A step that writes to the user's tables and triggers, both or neither."""
     url = f"sqlite:///{tmp_path}/app.db"
     durably = SyncDurably(url, poll_interval=QUICK)

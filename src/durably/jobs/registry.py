@@ -38,7 +38,8 @@ class Registry:
 
     @property
     def live_names(self) -> Sequence[str]:
-        """The same, but what is registered later is in it too."""
+        """The same, but what is registered later is in it too. Raises like `names`, at once."""
+        _ = self.names
         return _LiveNames(self)
 
     def add(self, source: Job[Any, Any] | str, *, replace: bool = False) -> None:
