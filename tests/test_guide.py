@@ -1,4 +1,4 @@
-"""The code of docs/guide.md runs from top to bottom, and prints what the guide says."""
+"""The code of the guide and of the pages beside it runs from top to bottom, and prints what they say."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ["guide", "sync", "transactions"]
 RUNNER = """
 import ast, asyncio, inspect, sys
-code = compile(open(sys.argv[1], encoding="utf-8").read(), "guide.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-asyncio.run(eval(code, globals()))
+code = compile(open(sys.argv[1], encoding="utf-8").read(), "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+found = eval(code, globals())  # a coroutine where the page awaits something
+if found is not None:
+    asyncio.run(found)
 """
 
 
@@ -31,9 +36,10 @@ def promised(code: str) -> list[str]:
     return re.findall(r"^(?:.*\bprint\(.*\)  )?# (.+)$", code, re.MULTILINE)
 
 
-def test_the_guide_runs_and_prints_what_it_says(tmp_path: Path) -> None:
-    code = code_of(GUIDE.read_text("utf-8"))
-    script = tmp_path / "guide.py"
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_and_prints_what_it_says(page: str, tmp_path: Path) -> None:
+    code = code_of((DOCS / f"{page}.md").read_text("utf-8"))
+    script = tmp_path / "page.py"
     script.write_text(code, "utf-8")
     command = [sys.executable, "-c", RUNNER, str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)

@@ -42,6 +42,7 @@ from durably.model import (
 from durably.runtime.bulk import TriggerItem
 from durably.runtime.context import Step, SyncStep
 from durably.runtime.worker import Worker
+from durably.sync import SyncDurably, SyncWorker
 
 __all__ = [
     "Cancelled",
@@ -78,7 +79,9 @@ __all__ = [
     "StepRecord",
     "StepStatus",
     "Stopping",
+    "SyncDurably",
     "SyncStep",
+    "SyncWorker",
     "SystemEnvironment",
     "TriggerItem",
     "UsageError",

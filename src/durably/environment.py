@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -110,6 +111,26 @@ class SystemEnvironment:
         thread = threading.Thread(name=name, target=target, daemon=True)
         thread.start()
         return thread
+
+
+def new_lock() -> AbstractContextManager[object]:
+    """A lock between threads."""
+    import threading  # noqa: PLC0415  # a browser has no threads
+
+    return threading.Lock()
+
+
+def before_exit(fn: Callable[[], object]) -> None:
+    """Call `fn` when the interpreter is about to end, while threads still work."""
+    import atexit  # noqa: PLC0415
+    import importlib  # noqa: PLC0415
+    import threading  # noqa: PLC0415  # a browser has no threads
+
+    importlib.import_module("concurrent.futures.thread")  # who registers last is called first: let it be before us
+    # atexit comes too late: the threads of executors have ended by then, and with them the writer of SQLite
+    register: Callable[[Callable[[], object]], object] = getattr(threading, "_register_atexit", atexit.register)
+    with suppress(RuntimeError):  # it is ending already
+        register(fn)
 
 
 def _uuid7_text(value: int) -> str:

@@ -73,3 +73,13 @@ async def check_acts(durably: Durably) -> None:
     assert_type(await durably.retrigger(run, from_step="a"), Run[Out])
     assert_type(await durably.retrigger("id", job=add), Run[Out])
     assert_type(await durably.retrigger("id"), Run[object])
+
+
+async def check_connections(durably: Durably, connection: object) -> None:
+    run = await durably.trigger(add, In(1), connection=connection)
+    assert_type(run, Run[Out])
+    assert_type(run.is_committed, bool)
+    assert_type(await durably.trigger("elsewhere", 1, connection=connection), Run[object])
+    assert_type(await durably.trigger_many(add, [In(1)], connection=connection), list[Run[Out]])
+    assert_type(await durably.cancel(run, connection=connection), Run[Out])
+    assert_type(await durably.retrigger(run, connection=connection), Run[Out])

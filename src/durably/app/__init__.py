@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from durably.app.acts import Acts
 from durably.app.looks import Looks
-from durably.app.triggers import Triggers
+from durably.app.triggers import Triggers, refuse_connection
 from durably.environment import Environment, SystemEnvironment
 from durably.errors import ValidationError
 from durably.jobs import Job, Registry, Target
@@ -21,6 +21,8 @@ from durably.runtime.settings import Settings
 from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
 from durably.store.database import Database, open_database
+from durably.store.guest import Guest
+from durably.store.url import parse_url
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -79,7 +81,8 @@ class Durably(Triggers, Looks, Acts):
             retain_runs=retain_runs,
             retain_events=retain_events,
         )
-        super().__init__(make, environment, settings)
+        guest = Guest(parse_url(url), environment, schema)
+        super().__init__(make, environment, settings, guest=guest)
         self._shown = database.shown
         self._scopes: list[AsyncExitStack] = []
 
@@ -97,6 +100,13 @@ class Durably(Triggers, Looks, Acts):
     ) -> None:
         await self._scopes.pop().aclose()
         await self._listeners.close()
+
+    async def open(self) -> None:
+        """Connect and bring the tables up to date now, rather than at the first use. Safe to repeat.
+
+        Raises SchemaError, DatabaseUnavailable.
+        """
+        await self._sessions.get()
 
     async def close(self) -> None:
         """Write what was submitted, end what waits for events, disconnect. The next use connects again."""
@@ -173,5 +183,6 @@ class Durably(Triggers, Looks, Acts):
         **options: Unpack[TriggerKeywords],
     ) -> object:
         """Trigger a run and return what it returns. Raises like `trigger` and `result`; after a timeout it goes on."""
+        refuse_connection(options)
         run = await self.trigger(job, input, **options)
         return await self.result(run, timeout=timeout)

@@ -10,9 +10,11 @@ from durably.app.core import Core
 from durably.model import TERMINAL, EventType, Run
 from durably.rules.naming import check_delay, check_key
 from durably.runtime.acting import change_run, purge
+from durably.runtime.inside import cancel_inside
 from durably.runtime.reading import PLAIN_TYPES, check_count, check_run_id, check_statuses, to_run
 from durably.store import actions
 from durably.store import keys as store_keys
+from durably.store.guest import Talk
 
 OutputT = TypeVar("OutputT")
 
@@ -23,18 +25,25 @@ class Acts(Core):
     """The part of `Durably` that changes runs from outside."""
 
     @overload
-    async def cancel(self, run: Run[OutputT]) -> Run[OutputT]: ...
+    async def cancel(self, run: Run[OutputT], *, connection: object = None) -> Run[OutputT]: ...
     @overload
-    async def cancel(self, run: str) -> Run[object]: ...
-    async def cancel(self, run: Run[Any] | str) -> Run[Any]:
+    async def cancel(self, run: str, *, connection: object = None) -> Run[object]: ...
+    async def cancel(self, run: Run[Any] | str, *, connection: object = None) -> Run[Any]:
         """Cancel a run that has not ended, and return it.
 
         No further step of it is stored from now on, and its code is interrupted within a second, in whatever process
-        it runs. Raises RunNotFound, WrongStatus when it has ended.
+        it runs. Raises RunNotFound, WrongStatus when it has ended. With `connection` it is cancelled when the caller's
+        transaction is committed: see `trigger`.
         """
+        if connection is not None:
+            return await self._guest.run_async(connection, self._talk_of_cancel(run))
         cancelled = await change_run(await self._database(), self._environment, actions.cancel, check_run_id(run))
         self._announce(EventType.RUN_CANCEL, cancelled)
         return to_run(cancelled, run.types if isinstance(run, Run) else PLAIN_TYPES)
+
+    def _talk_of_cancel(self, run: Run[Any] | str) -> Talk[Run[Any]]:
+        cancelled = yield from cancel_inside(check_run_id(run), token=self._environment.new_id())
+        return to_run(cancelled, run.types if isinstance(run, Run) else PLAIN_TYPES, is_committed=False)
 
     @overload
     async def resume(self, run: Run[OutputT]) -> Run[OutputT]: ...

@@ -15,12 +15,16 @@ from durably.runtime.listeners import Listeners
 from durably.runtime.session import Sessions
 from durably.runtime.settings import Settings
 from durably.store.database import Database
+from durably.store.guest import Guest
 
 
 class Core:
     """The state of a `Durably`."""
 
-    def __init__(self, make: Callable[[], Database], environment: Environment, settings: Settings) -> None:
+    def __init__(
+        self, make: Callable[[], Database], environment: Environment, settings: Settings, *, guest: Guest
+    ) -> None:
+        self._guest = guest
         self._environment = environment
         self._settings = settings
         self._sessions = Sessions(make, environment)

@@ -55,7 +55,8 @@ class Looks(Core):
     async def wait(self, run: Run[Any] | str, *, timeout: float | None = None) -> Run[Any]:
         """Return the run once it is completed, failed or cancelled, in whatever process that happens.
 
-        Raises RunNotFound, also when it is deleted meanwhile, and TimeoutError after `timeout` seconds.
+        Raises RunNotFound, also when it is deleted meanwhile, and TimeoutError after `timeout` seconds; UsageError for
+        a run that was triggered with `connection=` in a transaction which is not committed.
         """
         return to_run(await self._ended(run, timeout), _types_of(run))
 
@@ -67,7 +68,8 @@ class Looks(Core):
         """Return what the run returned, once it completed.
 
         Raises RunFailed with the error that ended it, RunCancelled, RunNotFound, TimeoutError after `timeout` seconds,
-        and SerializationError when the stored value does not fit the type that the job has today.
+        SerializationError when the stored value does not fit the type that the job has today, and UsageError for a run
+        that was triggered with `connection=` in a transaction which is not committed.
         """
         ended = await self._ended(run, timeout)
         if ended.status is RunStatus.FAILED:
@@ -206,6 +208,8 @@ class Looks(Core):
         run_id = check_run_id(run)
         try:
             async with asyncio.timeout(timeout), self._sessions.use(scoped=False) as session:
+                if isinstance(run, Run) and not run.is_committed:
+                    await _check_committed(session.database, run, run_id)
                 return await wait_for_end(session.database, session.tail, run_id)
         except TimeoutError as error:
             raise TimeoutError(f"run {run_id} has not ended within {timeout} s") from error
@@ -213,6 +217,16 @@ class Looks(Core):
 
 def _types_of(run: Run[Any] | str) -> RunTypes[Any]:
     return run.types if isinstance(run, Run) else PLAIN_TYPES
+
+
+async def _check_committed(database: Database, run: Run[Any], run_id: str) -> None:
+    """Raise UsageError for a run whose transaction has not ended, or was rolled back: the wait could not end."""
+    stored = await database.read(store_runs.get_run(run_id))
+    if stored is None or (run.is_terminal and not stored.status.is_terminal):
+        raise UsageError(
+            f"run {run_id} is not committed: commit the transaction that it was given with connection= before you wait "
+            "(or was that rolled back?)"
+        )
 
 
 async def _existing(database: Database, run_id: str, found: list[ItemT]) -> list[ItemT]:

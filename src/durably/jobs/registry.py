@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, overload
 
 from durably.errors import DuplicateJob, UsageError
 from durably.jobs.job import Job, JobRef
@@ -27,14 +27,56 @@ class Registry:
                     raise DuplicateJob(job.name)
         return found
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._jobs))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all jobs, sorted. Raises UsageError for a module without jobs, DuplicateJob."""
-        return tuple(sorted(self._jobs))
+        return self._names
+
+    @property
+    def live_names(self) -> Sequence[str]:
+        """The same, but what is registered later is in it too. Raises like `names`, at once."""
+        _ = self.names
+        return _LiveNames(self)
+
+    def add(self, source: Job[Any, Any] | str, *, replace: bool = False) -> None:
+        """Add a job, or all those of a module. With `replace` a job takes the place of one of the same name.
+
+        Raises DuplicateJob where a name is taken; nothing is added then. UsageError for what is no job.
+        """
+        added = jobs_of_module(source) if isinstance(source, str) else [_check_job(source)]
+        for job in added:
+            if not replace and self._jobs.get(job.name, job) is not job:
+                raise DuplicateJob(job.name)
+        self._jobs.update({job.name: job for job in added})
+        self.__dict__.pop("_names", None)
 
     def get(self, name: str) -> Job[Any, Any] | None:
         """The job of this name, None if there is none. Raises like `names`."""
         return self._jobs.get(name)
+
+
+class _LiveNames(Sequence[str]):
+    """The names of a registry as they are whenever they are looked at."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        return self._registry.names[place]
+
+    def __len__(self) -> int:
+        return len(self._registry.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry.names)
 
 
 def jobs_of_module(name: str) -> list[Job[Any, Any]]:

@@ -43,6 +43,8 @@ class Hold(StrEnum):
     """It waits for a slot of its concurrency key."""
     TIME = "time"
     """It waits for its start time."""
+    ADMIT = "admit"
+    """It was triggered in a transaction of its caller's: a worker has yet to put it in line for its key."""
 
 
 class StepStatus(StrEnum):
@@ -205,6 +207,8 @@ class Run(Generic[OutputT]):
     completed_at: datetime | None
     disposition: Disposition | None = None
     """What the trigger did; None on runs that were looked up."""
+    is_committed: bool = True
+    """False: it was made or changed in a transaction of the caller's (`connection=`), which had not ended then."""
     types: RunTypes[OutputT] = field(repr=False, compare=False)
 
     @property

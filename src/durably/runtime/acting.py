@@ -10,6 +10,7 @@ from durably.model import Change, Changed, RunStatus, StoredRun
 from durably.store import actions
 from durably.store import runs as store_runs
 from durably.store.database import Database
+from durably.store.due import admit_due
 from durably.store.operation import Write
 
 PURGE_BATCH = 500
@@ -22,6 +23,9 @@ async def change_run(
     run = await database.read(store_runs.get_run(run_id))
     if run is None:
         raise RunNotFound(run_id)
+    if write is actions.delete and run.status is RunStatus.CANCELLED and run.concurrency_key is not None:
+        # cancelled in a transaction of a user's, it may still have its slot, which nobody could give back then
+        await database.run(admit_due([run.concurrency_key]))
     change = Change(run_id=run_id, concurrency_key=run.concurrency_key, token=environment.new_id())
     changed = await database.submit(write, change)
     if changed.done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from durably.codec import from_json
@@ -29,12 +30,17 @@ def build_again(target: Target[Any, Any] | str, old: StoredRun, *, id: str, max_
         raise ValidationError(field, f"cannot retrigger run {old.id}: {error}") from error
 
 
+def check_from_step(source_id: str, names: Sequence[str], from_step: str) -> None:
+    """Raise ValidationError when a run has no step of this name."""
+    if from_step not in names:
+        known = ", ".join(names) or "none"
+        raise ValidationError("from_step", f"run {source_id} has no step {from_step!r} (its steps: {known})")
+
+
 async def store_again(database: Database, new: NewRun, *, source_id: str, from_step: str | None) -> Enqueued:
     """Store the run made of `source_id`, with the checkpoints before `from_step` if that is given."""
     if from_step is None:
         return await database.submit(store_runs.enqueue, new)
     steps = await database.read(store_steps.load_steps(source_id))
-    if all(step.name != from_step for step in steps):
-        known = ", ".join(step.name for step in steps) or "none"
-        raise ValidationError("from_step", f"run {source_id} has no step {from_step!r} (its steps: {known})")
+    check_from_step(source_id, [step.name for step in steps], from_step)
     return await database.run(store_runs.retrigger(new, source_id=source_id, from_step=from_step))

@@ -61,7 +61,13 @@ def types_in(target: Target[Any, OutputT], run: StoredRun) -> JobTypes[Any, Outp
     return types_of(target)
 
 
-def to_run(stored: StoredRun, types: RunTypes[OutputT], disposition: Disposition | None = None) -> Run[OutputT]:
+def to_run(
+    stored: StoredRun,
+    types: RunTypes[OutputT],
+    disposition: Disposition | None = None,
+    *,
+    is_committed: bool = True,
+) -> Run[OutputT]:
     """Return the row as a run whose values are decoded by `types`."""
     return Run(
         id=stored.id,
@@ -85,6 +91,7 @@ def to_run(stored: StoredRun, types: RunTypes[OutputT], disposition: Disposition
         started_at=stored.started_at,
         completed_at=stored.completed_at,
         disposition=disposition,
+        is_committed=is_committed,
         types=types,
     )
 

@@ -71,7 +71,7 @@ class Shift:
         self._reporter = reporter
         self._deps = deps
         self._until = until
-        self._jobs = registry.names
+        self._jobs = registry.live_names
         self._claims = Claims(
             database, self._jobs, owner=environment.new_id(), settings=settings, environment=environment
         )

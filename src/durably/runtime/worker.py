@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from durably.environment import Environment
 from durably.errors import UsageError, ValidationError
-from durably.jobs import Registry
+from durably.jobs import Job, Registry
 from durably.runtime.listeners import Listeners
 from durably.runtime.reporting import Reporter
 from durably.runtime.settings import Settings
@@ -73,6 +73,17 @@ class Worker:
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._task is not None and not self._task.done()
+
+    def register(self, job: Job[Any, Any] | str, *, replace: bool = False) -> None:
+        """Serve one more job, or all those of a module; also while it runs, where it looks for their runs at once.
+
+        With `replace` the job takes the place of one of the same name, as when a cell of a notebook is run again: runs
+        that begin from now on execute it, those under way end with the code they began with. Raises DuplicateJob
+        without it, UsageError for what is no job.
+        """
+        self._registry.add(job, replace=replace)
+        if self._shift is not None:
+            self._shift.wake()
 
     async def start(self) -> None:
         """Open the database, enter `deps` and begin to work; returns once that is done.

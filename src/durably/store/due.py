@@ -1,4 +1,4 @@
-"""What there is to do, in one look; and runs whose start time has come."""
+"""What there is to do, in one look; runs whose start time has come, and what users did in transactions of their own."""
 
 from __future__ import annotations
 
@@ -31,22 +31,27 @@ def look(jobs: Sequence[str], *, max_crashes: int) -> Operation[Outlook]:
 
 
 def release_due(limit: int) -> Operation[Due]:
-    """Make due runs claimable. Those whose key comes first are only reported: `admit_due` takes their keys."""
+    """Make due runs claimable. Those whose key comes first are only reported: `admit_due` takes their keys.
+
+    So are the keys of runs that were triggered, or cancelled in their slot, in transactions of users.
+    """
 
     def decode(results: Sequence[Rows]) -> Due:
-        released, keys = results
-        return Due(released=len(released), keys=tuple(str(key["key"]) for key in keys))
+        released, *several = results
+        return Due(released=len(released), keys=tuple(sorted({str(key["key"]) for keys in several for key in keys})))
 
-    return Operation(
-        statements=(Statement("release_due", {"limit": limit}), Statement("due_keys", {"limit": limit})),
-        decode=decode,
-    )
+    names = ("release_due", "due_keys", "keys_of_inside")
+    return Operation(statements=tuple(Statement(name, {"limit": limit}) for name in names), decode=decode)
 
 
 def admit_due(keys: Sequence[str]) -> Operation[None]:
-    """Put due runs of these keys into the queue of their key, and hand out what is free."""
+    """Put due runs of these keys into the queue of their key, and hand out what is free.
+
+    The same for what users did in transactions of their own: their runs, and the slots that they gave up.
+    """
+    names = ("hold_due", "admit_inside", "free_inside")
     return Operation(
-        statements=(Statement("hold_due", {"keys": tuple(keys)}),),
+        statements=tuple(Statement(name, {"keys": tuple(keys)}) for name in names),
         decode=lambda _: None,
         keys=tuple(sorted(keys)),
         wakes=Wake.WORK,

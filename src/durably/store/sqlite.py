@@ -239,8 +239,13 @@ class _Connection:
         return results
 
     def migrate(self, known: Sequence[Migration], mode: Mode, now: int) -> None:
-        """Apply what is missing, in one transaction each, one process at a time."""
+        """Apply what is missing, in one transaction each, one process at a time.
+
+        Where nothing is missing it does not wait for the lock, which somebody's long transaction may hold.
+        """
         raw, _ = self._connected()
+        if _has_migrations(raw) and not pending(known, _newest(raw), mode):
+            return
         while True:
             raw.execute("BEGIN IMMEDIATE")
             try:
@@ -320,6 +325,15 @@ def _applied(raw: sqlite3.Connection) -> Applied:
         f"CREATE TABLE IF NOT EXISTS {_PREFIX}migrations "
         "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, serves INTEGER NOT NULL, applied_at INTEGER NOT NULL)"
     )
+    return _newest(raw)
+
+
+def _has_migrations(raw: sqlite3.Connection) -> bool:
+    named = raw.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"{_PREFIX}migrations",))
+    return named.fetchone() is not None
+
+
+def _newest(raw: sqlite3.Connection) -> Applied:
     row = raw.execute(f"SELECT coalesce(max(version), 0), coalesce(max(serves), 0) FROM {_PREFIX}migrations").fetchone()  # noqa: S608  # a constant prefix
     return Applied(row[0], row[1])
 

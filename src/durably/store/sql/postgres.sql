@@ -729,7 +729,7 @@ WHERE e.type = 'run:delete' AND e.payload = json_build_object('request', i.token
 WITH chosen AS MATERIALIZED (
     SELECT r.id
     FROM {runs} r
-    WHERE r.status = :status::text AND r.completed_at < {now} - :older_than_us::bigint * interval '1 microsecond'
+    WHERE r.status = :status::text AND NOT r.slot AND r.completed_at < {now} - :older_than_us::bigint * interval '1 microsecond'
     ORDER BY r.completed_at, r.id
     LIMIT :limit::integer
     FOR UPDATE SKIP LOCKED
@@ -867,7 +867,9 @@ SELECT
         SELECT 1
         FROM {runs} r
         WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= {now}
-    ) AS due,
+    )
+    OR EXISTS (SELECT 1 FROM {runs} a WHERE a.hold = 'admit')
+    OR EXISTS (SELECT 1 FROM {runs} u WHERE u.slot AND u.status = 'cancelled') AS due,
     (
         SELECT (extract(epoch FROM r.available_at - {now}) * 1000000)::bigint
         FROM {runs} r

@@ -556,7 +556,7 @@ WHERE e.type = 'run:delete' AND e.payload = json_object('request', i.token)
 -- fragment: purgeable
 SELECT x.id
 FROM {runs} x
-WHERE x.status = :status AND x.completed_at < :now - :older_than_us
+WHERE x.status = :status AND NOT x.slot AND x.completed_at < :now - :older_than_us
 ORDER BY x.completed_at, x.id
 LIMIT :limit
 
@@ -669,7 +669,9 @@ SELECT
         SELECT 1
         FROM {runs} r INDEXED BY {runs}_due
         WHERE r.status = 'pending' AND r.hold = 'time' AND r.available_at <= :now
-    ) AS due,
+    )
+    OR EXISTS (SELECT 1 FROM {runs} a INDEXED BY {runs}_admit WHERE a.hold = 'admit')
+    OR EXISTS (SELECT 1 FROM {runs} u INDEXED BY {runs}_unfreed WHERE u.slot AND u.status = 'cancelled') AS due,
     (
         SELECT r.available_at - :now
         FROM {runs} r INDEXED BY {runs}_due

@@ -6,7 +6,7 @@ CREATE TABLE {runs} (
     input text NOT NULL,
     input_digest text,
     status text NOT NULL CHECK (status IN ('pending', 'leased', 'completed', 'failed', 'cancelled')),
-    hold text CHECK (hold IN ('key', 'time')),
+    hold text CHECK (hold IN ('key', 'time', 'admit')),
     slot boolean NOT NULL DEFAULT false,
     rank bigint NOT NULL,
     priority integer NOT NULL DEFAULT 0,
@@ -33,7 +33,7 @@ CREATE TABLE {runs} (
     started_at timestamptz,
     completed_at timestamptz,
     CHECK (hold IS NULL OR status = 'pending'),
-    CHECK (NOT slot OR status IN ('pending', 'leased')),
+    CHECK (NOT slot OR status IN ('pending', 'leased', 'cancelled')),
     CHECK (completed_at IS NULL = (status IN ('pending', 'leased')))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
@@ -48,6 +48,10 @@ CREATE INDEX runs_unstarted ON {runs} (concurrency_key, job, rank, id)
     WHERE status = 'pending' AND generation = 0 AND concurrency_key IS NOT NULL;
 -- Who occupies slots.
 CREATE INDEX runs_slots ON {runs} (concurrency_key) WHERE slot;
+-- What was done in transactions of users, where keys are not touched: who has yet to be put in line for its key, and who
+-- was cancelled and has yet to give its slot back.
+CREATE INDEX runs_admit ON {runs} (concurrency_key) WHERE hold = 'admit';
+CREATE INDEX runs_unfreed ON {runs} (concurrency_key) WHERE slot AND status = 'cancelled';
 -- Leases, without their times: renewals and checkpoints touch no index.
 CREATE INDEX runs_leased ON {runs} (job) WHERE status = 'leased';
 CREATE UNIQUE INDEX runs_idempotency ON {runs} (job, idempotency_key) WHERE idempotency_key IS NOT NULL;

@@ -6,7 +6,7 @@ CREATE TABLE {runs} (
     input TEXT NOT NULL,
     input_digest TEXT,
     status TEXT NOT NULL CHECK (status IN ('pending', 'leased', 'completed', 'failed', 'cancelled')),
-    hold TEXT CHECK (hold IN ('key', 'time')),
+    hold TEXT CHECK (hold IN ('key', 'time', 'admit')),
     slot INTEGER NOT NULL DEFAULT 0,
     rank INTEGER NOT NULL,
     priority INTEGER NOT NULL DEFAULT 0,
@@ -33,7 +33,7 @@ CREATE TABLE {runs} (
     started_at INTEGER,
     completed_at INTEGER,
     CHECK (hold IS NULL OR status = 'pending'),
-    CHECK (NOT slot OR status IN ('pending', 'leased')),
+    CHECK (NOT slot OR status IN ('pending', 'leased', 'cancelled')),
     CHECK ((completed_at IS NULL) = (status IN ('pending', 'leased')))
 );
 
@@ -48,6 +48,10 @@ CREATE INDEX {runs}_unstarted ON {runs} (concurrency_key, job, rank, id)
     WHERE status = 'pending' AND generation = 0 AND concurrency_key IS NOT NULL;
 -- Who occupies slots.
 CREATE INDEX {runs}_slots ON {runs} (concurrency_key) WHERE slot;
+-- What was done in transactions of users, where keys are not touched: who has yet to be put in line for its key, and who
+-- was cancelled and has yet to give its slot back.
+CREATE INDEX {runs}_admit ON {runs} (concurrency_key) WHERE hold = 'admit';
+CREATE INDEX {runs}_unfreed ON {runs} (concurrency_key) WHERE slot AND status = 'cancelled';
 -- Leases, without their times: renewals and checkpoints touch no index.
 CREATE INDEX {runs}_leased ON {runs} (job) WHERE status = 'leased';
 CREATE UNIQUE INDEX {runs}_idempotency ON {runs} (job, idempotency_key) WHERE idempotency_key IS NOT NULL;

@@ -1,0 +1,409 @@
+"""`SyncDurably`: the same facade for blocking code."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably import (
+    DuplicateJob,
+    Durably,
+    Event,
+    RunFailed,
+    RunNotFound,
+    RunStatus,
+    Step,
+    SyncDurably,
+    SyncStep,
+    UsageError,
+    ValidationError,
+    Worker,
+    job,
+)
+from durably.sync import DurablyKeywords, SyncWorker
+
+SECONDS = 20.0
+QUICK = timedelta(milliseconds=50)
+
+
+@job("double")
+async def double(step: Step, number: int) -> int:
+    return await step.run("double", lambda: number * 2, returns=int)
+
+
+@job("fragile")
+def fragile(step: SyncStep[str]) -> str:
+    if step.attempt == 1:
+        raise RuntimeError("not today")
+    return step.deps
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
+@pytest.fixture
+def durably(url: str) -> Iterator[SyncDurably]:
+    with SyncDurably(url, poll_interval=QUICK) as opened:
+        yield opened
+
+
+# --- the same facade ------------------------------------------------------------------------------------
+
+
+def public(cls: type[object]) -> dict[str, list[tuple[str, Any]]]:
+    """The public methods of a class, and the names and defaults of their parameters."""
+    return {
+        name: [(each.name, each.default) for each in inspect.signature(member).parameters.values()]
+        for name, member in inspect.getmembers(cls, callable)
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SyncDurably, Durably), (SyncWorker, Worker)])
+def test_it_has_the_same_methods_with_the_same_parameters(ours: type[object], theirs: type[object]) -> None:
+    assert public(ours) == public(theirs)
+
+
+def test_it_takes_the_same_settings() -> None:
+    settings = inspect.signature(Durably).parameters
+    assert set(settings) - {"url"} == set(DurablyKeywords.__annotations__)
+
+
+def test_a_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(ValidationError, match="max_crashes"):
+        SyncDurably("sqlite:///:memory:", max_crashes=0)
+    assert "secret" not in repr(SyncDurably("postgresql://user:secret@host/db"))
+
+
+def test_everything_can_be_done(durably: SyncDurably) -> None:
+    @contextmanager
+    def deps() -> Generator[str]:
+        yield "deps"
+
+    heard: list[str] = []
+    stop_hearing = durably.on("run:fail", lambda event: heard.append(event.run_id))
+    with durably.worker([double, fragile], deps=deps, max_concurrent_runs=3) as worker:
+        assert (worker.is_running, worker.jobs) == (True, ("double", "fragile"))
+        assert durably.trigger_and_wait(double, 4, timeout=SECONDS) == 8
+        run = durably.trigger(fragile, labels={"a": "b"})
+        with pytest.raises(RunFailed, match="not today"):
+            durably.result(run, timeout=SECONDS)
+        durably.resume(run)
+        assert durably.result(run, timeout=SECONDS) == "deps"
+        first = durably.get_runs(double)[0]
+        assert durably.result(durably.retrigger(first), timeout=SECONDS) == 8
+    assert not worker.is_running
+    assert heard[0] == run.id
+    stop_hearing()
+
+    several = durably.trigger_many(double, [1, 2, 3])
+    assert durably.cancel(several[0]).status is RunStatus.CANCELLED
+    assert durably.wait(several[0]).status is RunStatus.CANCELLED
+    assert worker.process_one()
+    assert worker.process_until_idle() == 1
+    assert [run.status for run in durably.get_runs(double, limit=2)] == ["completed", "completed"]
+    assert [step.name for step in durably.get_steps(several[1])] == ["double"]
+    assert durably.get_logs(several[1]) == []
+    found = durably.get_run(several[2].id, double)
+    assert found is not None
+    assert found.output == 6
+    assert [event.type for event in durably.events(run=found)][-1] == "run:complete"
+    durably.set_limit("key", 2)
+    durably.delete_run(several[0])
+    with pytest.raises(RunNotFound):
+        durably.get_steps(several[0])
+    assert durably.purge_runs(older_than=timedelta(0), statuses="completed") == 5
+
+
+def test_deps_may_be_asynchronous_too(durably: SyncDurably) -> None:
+    @asynccontextmanager
+    async def deps() -> AsyncGenerator[str]:
+        yield "async"
+
+    run = durably.trigger(fragile)
+    worker = durably.worker([fragile], deps=deps)
+    worker.process_until_idle()
+    durably.resume(run)
+    worker.process_until_idle()
+    assert durably.result(run) == "async"
+
+
+def test_the_feed_is_followed(durably: SyncDurably) -> None:
+    with durably.events(job=double) as events:
+        run = durably.trigger(double, 1)
+        event = next(events)
+        assert (event.type, event.run_id) == ("run:trigger", run.id)
+    assert list(events) == []
+
+
+# --- threads and loops ----------------------------------------------------------------------------------
+
+
+def test_many_threads_share_it(durably: SyncDurably) -> None:
+    def one(number: int) -> int:
+        return durably.trigger_and_wait(double, number, timeout=SECONDS)
+
+    with durably.worker([double]), ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(one, range(40)))
+    assert results == [2 * n for n in range(40)]
+
+
+async def test_it_works_where_an_event_loop_runs(durably: SyncDurably) -> None:
+    """As in a cell of a notebook."""
+    with durably.worker([double]):
+        assert durably.trigger_and_wait(double, 2, timeout=SECONDS) == 4
+
+
+def test_making_one_starts_nothing(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    SyncDurably(f"sqlite:///{tmp_path}/new/jobs.db").close()
+    SyncDurably("postgresql://user@host.invalid/db").worker([double])
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == threads
+
+
+def test_closing_ends_its_threads_and_the_next_use_opens_it_again(url: str) -> None:
+    threads = threading.active_count()
+    durably = SyncDurably(url)
+    run = durably.trigger(double, 1)
+    worker = durably.worker([double])
+    worker.start()
+    durably.close()
+    durably.close()
+    assert not worker.is_running
+    assert count_threads() == threads
+    assert durably.get_run(run)
+    with durably, durably:
+        pass
+    assert count_threads() == threads
+
+
+def count_threads() -> int:
+    """How many there are when ours have ended, which were told to."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("durably"):
+            thread.join(SECONDS)
+    return threading.active_count()
+
+
+def test_its_own_loop_cannot_wait_for_itself(durably: SyncDurably) -> None:
+    @job("waits")
+    async def waits(step: Step) -> str:
+        with pytest.raises(UsageError, match=r"use step\.trigger"):
+            durably.trigger(double, 1)
+        return "refused"
+
+    @job("asks")
+    def asks(step: SyncStep) -> int:
+        return durably.trigger_and_wait(double, 4, timeout=SECONDS)
+
+    with durably.worker([waits, asks, double]):
+        assert durably.trigger_and_wait(waits, timeout=SECONDS) == "refused"
+        assert durably.trigger_and_wait(asks, timeout=SECONDS) == 8
+
+
+def test_who_waits_while_it_is_closed_is_told(durably: SyncDurably) -> None:
+    run = durably.trigger(double, 1)
+    began = threading.Event()
+
+    def first(_event: Event) -> None:
+        began.set()
+
+    durably.on("run:trigger", first)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(durably.result, run)
+        durably.trigger(double, 2)
+        began.wait(SECONDS)
+        durably.close()
+        with pytest.raises(UsageError, match="closed"):
+            waiting.result(SECONDS)
+
+
+# --- notebooks ------------------------------------------------------------------------------------------
+
+
+def cell(text: str) -> Any:
+    """The job as a cell of a notebook makes it, each time anew."""
+
+    @job("in-a-cell")
+    async def in_a_cell(step: Step) -> str:
+        return text
+
+    return in_a_cell
+
+
+def test_a_cell_that_is_run_again_replaces_its_job(durably: SyncDurably) -> None:
+    with durably.worker([double]) as worker:
+        for text in ("first", "second"):
+            worker.register(cell(text), replace=True)
+            assert durably.trigger_and_wait("in-a-cell", timeout=SECONDS) == text
+        with pytest.raises(DuplicateJob):
+            worker.register(cell("third"))
+        with pytest.raises(UsageError, match="not a job"):
+            worker.register(len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        with pytest.raises(UsageError, match="runs already"):
+            worker.start()
+        assert worker.jobs == ("double", "in-a-cell")
+        assert durably.trigger_and_wait("in-a-cell", timeout=SECONDS) == "second"
+
+
+async def test_a_worker_that_runs_serves_what_is_registered_at_once(url: str) -> None:
+    async with Durably(url, poll_interval=timedelta(minutes=5)) as durably:
+        async with durably.worker([double]) as worker:
+            await durably.trigger_and_wait(double, 1, timeout=SECONDS)
+            run = await durably.trigger("in-a-cell")
+            worker.register(cell("there"))
+            assert await durably.result(run, timeout=SECONDS) == "there"
+            worker.register("tests.support.some_jobs")
+            assert await durably.trigger_and_wait("some-blocking", 1, timeout=SECONDS) == 3
+
+
+def test_a_job_may_be_registered_before_the_start(durably: SyncDurably) -> None:
+    worker = durably.worker([])
+    worker.register(double)
+    run = durably.trigger(double, 3)
+    worker.process_until_idle()
+    assert durably.result(run) == 6
+
+
+# --- forks, interrupts, the end -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_its_own(durably: SyncDurably) -> None:
+    worker = durably.worker([double])
+    worker.start()
+    assert durably.trigger_and_wait(double, 1, timeout=SECONDS) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = multiprocessing.get_context("fork").Process(target=_in_child, args=(durably, worker))
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert worker.is_running
+    assert durably.trigger_and_wait(double, 3, timeout=SECONDS) == 6
+
+
+def _in_child(durably: SyncDurably, worker: SyncWorker) -> None:
+    assert not worker.is_running
+    run = durably.trigger(double, 5)
+    worker.start()
+    assert durably.result(run, timeout=SECONDS) == 10
+    worker.stop()
+    with durably:
+        assert durably.get_run(run)
+    durably.__exit__(None, None, None)
+
+
+SCRIPT = """
+import sys, threading, _thread
+from durably import Step, SyncDurably, SyncStep, job
+
+@job("slow")
+async def slow(step: Step) -> None:
+    began.set()
+    await forever.wait()
+
+@job("blocking")
+def blocking(step: SyncStep) -> str:
+    return "done"
+
+import asyncio
+began, forever = threading.Event(), asyncio.Event()
+durably = SyncDurably(sys.argv[1])
+"""
+
+INTERRUPT = """
+def interrupt():
+    began.wait(20)
+    os.kill(os.getpid(), signal.SIGINT)
+
+import datetime, os, signal
+run = durably.trigger(slow)
+with durably:
+    worker = durably.worker([slow], grace=datetime.timedelta(0))
+    worker.start()
+    threading.Thread(target=interrupt).start()
+    try:
+        durably.result(run)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+print(durably.get_run(run).status, flush=True)
+"""
+
+AT_EXIT = """
+import datetime
+run = durably.trigger(slow)
+durably.worker([slow, blocking], grace=datetime.timedelta(0)).start()
+began.wait(20)
+print(durably.trigger_and_wait(blocking, timeout=20), flush=True)
+"""
+
+
+def execute(script: str, url: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", SCRIPT + script, url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_an_interrupt_ends_a_wait(url: str) -> None:
+    assert execute(INTERRUPT, url) == ["interrupted", "pending"]
+
+
+def test_at_the_end_of_the_interpreter_runs_are_handed_back(url: str) -> None:
+    """Without a close: nothing hangs, nothing is said, and no lease has to expire."""
+    assert execute(AT_EXIT, url) == ["done"]
+    with SyncDurably(url) as durably:
+        [slow] = durably.get_runs("slow")
+        assert (slow.status, slow.generation) == ("pending", 1)
+
+
+def test_an_interrupt_cancels_what_is_waited_for(durably: SyncDurably) -> None:
+    """It ends before the call returns, and the next call works."""
+    ended: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("ended")
+
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.2, lambda: _interrupt(main))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        durably._portal.call(wait)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else tells when it ended
+    timer.join()
+    assert ended == ["ended"]
+    assert durably.get_runs() == []
+
+
+def _interrupt(thread: int) -> None:
+    signal.pthread_kill(thread, signal.SIGINT)
