@@ -15,15 +15,27 @@ from durably.runtime.listeners import Listeners
 from durably.runtime.session import Sessions
 from durably.runtime.settings import Settings
 from durably.store.database import Database
+from durably.store.migrate import Mode
 
 
 class Core:
     """The state of a `Durably`."""
 
-    def __init__(self, make: Callable[[], Database], environment: Environment, settings: Settings) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Database],
+        environment: Environment,
+        settings: Settings,
+        *,
+        make_in: Callable[[Mode], Database] | None = None,
+        script: Callable[[int], str] | None = None,
+    ) -> None:
+        """`make_in` makes a database that migrates, or only checks; `script` says what it would do after a version."""
         self._environment = environment
         self._settings = settings
         self._sessions = Sessions(make, environment)
+        self._make: Callable[[Mode], Database] = make_in or (lambda _mode: make())
+        self._script: Callable[[int], str] = script or (lambda _after: "")
         self._listeners = Listeners()
         for end in ENDS:
             self._listeners.on(end, self._sessions.signal)

@@ -84,6 +84,9 @@ def to_run(stored: StoredRun, types: RunTypes[OutputT], disposition: Disposition
         created_at=stored.created_at,
         started_at=stored.started_at,
         completed_at=stored.completed_at,
+        lease_owner=stored.lease_owner,
+        lease_expires_at=stored.lease_expires_at,
+        crashes=stored.crashes,
         disposition=disposition,
         types=types,
     )

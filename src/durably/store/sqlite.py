@@ -60,6 +60,8 @@ class SqliteEngine:
         """See `Engine`."""
         if self._owner is not None and not self.is_shared:
             return
+        if mode == "check" and self.is_shared and not Path(self._url.location).exists():
+            raise SchemaError(f"there is no database {self._url.shown}: make it with `durably migrate`", version=0)
         self._writer = _Connection(self._url, self._environment, "durably-writer")
         await self._retried(self._writer, self._writer.open)
         await self._migrate(self._writer, mode)
