@@ -1,9 +1,9 @@
 """Standard logging and runs: any logger's lines in the run's log, and the run in any logger's lines.
 
-    handler = logging.StreamHandler()
-    handler.addFilter(RunContextFilter())
-    handler.setFormatter(logging.Formatter("%(levelname)s %(run_id)s %(step)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler, RunLogHandler()])
+handler = logging.StreamHandler()
+handler.addFilter(RunContextFilter())
+handler.setFormatter(logging.Formatter("%(levelname)s %(run_id)s %(step)s %(message)s"))
+logging.basicConfig(level=logging.INFO, handlers=[handler, RunLogHandler()])
 """
 
 from __future__ import annotations

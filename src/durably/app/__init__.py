@@ -67,9 +67,9 @@ class Durably(Triggers, Looks, Acts, Care):
 
         `url` is `sqlite:///path.db`, `sqlite:///:memory:` or `postgresql://user@host/name`; `listen_url` a direct
         connection for LISTEN where that leads to a pooler. `connect` is an async function that is called in place of
-        `asyncpg.connect`, with the same arguments, for every new connection: it may fetch today's password. A `lease` is 5 s on SQLite and 30 s on Postgres if it is
-        not given. `migrate="check"` refuses a database whose tables are not up to date. `preserve_steps=False` drops
-        the stored steps of runs that completed.
+        `asyncpg.connect`, with the same arguments, for every new connection: it may fetch today's password. A `lease`
+        is 5 s on SQLite and 30 s on Postgres if it is not given. `migrate="check"` refuses a database whose tables are
+        not up to date. `preserve_steps=False` drops the stored steps of runs that completed.
         """
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
@@ -164,8 +164,8 @@ class Durably(Triggers, Looks, Acts, Care):
         """Return a worker for these jobs: `Job` objects, or names of modules that are imported when it starts.
 
         `async with` it, or `start` and `stop` it. `only` keeps the jobs with these names, `exclude` leaves some out;
-        both take patterns (`mail-*`), and each must match a job. `deps` makes an async context manager that the worker enters; jobs
-        read its value as `step.deps`. The rest is as in the settings of this object if it is not given.
+        both take patterns (`mail-*`), and each must match a job. `deps` makes an async context manager that the worker
+        enters; jobs read its value as `step.deps`. The rest is as in the settings of this object if it is not given.
         """
         settings = self._settings
         if max_concurrent_runs is not None:

@@ -68,9 +68,7 @@ class Acts(Core):
         checked = check_statuses(statuses, field="statuses")
         age = check_delay(older_than, field="older_than")
         most = None if limit is None else check_page(limit, maximum=10**12)
-        return await purge(
-            await self._database(), self._environment, older_than=age, statuses=checked, limit=most
-        )
+        return await purge(await self._database(), self._environment, older_than=age, statuses=checked, limit=most)
 
     async def set_limit(self, key: str, limit: int) -> None:
         """Let up to `limit` runs of a concurrency key run at once, from now on; 0 lets none start. The default is 1."""

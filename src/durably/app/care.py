@@ -112,7 +112,8 @@ class Care(Core):
             if job is not None or labels is not None:
                 raise UsageError("get_events() takes either a run, or job and labels")
             return await run_events(database, check_run_id(run), after=start, limit=size)
-        names, wanted = names_of(job), {} if labels is None else check_labels(labels)
+        names = names_of(job)
+        wanted: Labels = {} if labels is None else check_labels(labels)
 
         def wants(event: Event) -> bool:
             return (not names or event.job in names) and wanted.items() <= event.labels.items()

@@ -36,7 +36,7 @@ class Ended(StrEnum):
     CANCELLED = "cancelled"
 
 
-def trigger(  # noqa: PLR0913  # each is an option of the trigger
+def trigger(  # noqa: PLR0913, PLR0917  # each is an option of the trigger
     job: Annotated[str, typer.Argument(metavar="JOB", help="The name of a job.")],
     input: Annotated[str, typer.Argument(metavar="JSON", help="The input as JSON; - reads it from stdin.")] = "null",
     idempotency_key: Annotated[str | None, typer.Option("--idempotency-key", help="Names the request.")] = None,
@@ -183,7 +183,9 @@ def _progress() -> Progress:
 
 def limits(
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="A concurrency key.")] = None,
-    limit: Annotated[int | None, typer.Argument(metavar="N", min=0, help="Its runs at once; 0 lets none start.")] = None,
+    limit: Annotated[
+        int | None, typer.Argument(metavar="N", min=0, help="Its runs at once; 0 lets none start.")
+    ] = None,
     url: Url = None,
     json: AsJson = False,  # noqa: FBT002  # an option
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.text import Text
@@ -19,11 +19,13 @@ from durably.cli.opening import AsJson, Url, with_durably
 from durably.cli.showing import STATUS_STYLES, console, errors, is_terminal, print_json, print_line
 from durably.cli.targets import find_jobs, make_current_directory_importable
 
+Check: TypeAlias = Annotated[bool, typer.Option("--check", help="Only say whether something is missing (exit code 6).")]
+
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.PROBLEM: "✗"}
 
 
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether something is missing (exit code 6).")] = False,  # noqa: FBT002  # an option
+    check: Check = False,  # noqa: FBT002  # an option
     print_sql: Annotated[bool, typer.Option("--print-sql", help="Print the SQL, and change nothing.")] = False,  # noqa: FBT002  # an option
     url: Url = None,
 ) -> None:

@@ -31,7 +31,7 @@ def durably() -> None:
 
 
 @app.command(rich_help_panel="Work")
-def worker(  # noqa: PLR0913  # each is an option of the worker
+def worker(  # noqa: PLR0913, PLR0917  # each is an option of the worker
     durably: Annotated[str, typer.Argument(metavar="DURABLY", help="The Durably object, as module:attribute.")],
     jobs: Annotated[list[str], typer.Argument(metavar="JOBS...", help="Modules with jobs, or module:attribute.")],
     only: Annotated[
@@ -41,7 +41,9 @@ def worker(  # noqa: PLR0913  # each is an option of the worker
         list[str] | None, typer.Option("--exclude", metavar="NAME", help="All but these jobs; * is a wildcard.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="How many runs at once, in each process.")] = None,
-    processes: Annotated[int, typer.Option(min=1, max=256, help="How many processes; those that die are replaced.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="How many processes; those that die are replaced.")
+    ] = 1,
     grace: Annotated[float | None, typer.Option(min=0, help="Seconds that runs may go on after a signal.")] = None,
     health_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Answer GET /live and /ready on this port; 0: a free one.")
@@ -64,9 +66,7 @@ def worker(  # noqa: PLR0913  # each is an option of the worker
         if (processes > 1 or reload) and pulse_fd is None:
             arguments = [durably, *jobs, "--loop", loop.value, *_arguments(options, is_reloaded=reload)]
             sources = Sources(Path.cwd()) if reload else None
-            code = supervise(
-                worker_command(*arguments), processes=processes, health_port=health_port, sources=sources
-            )
+            code = supervise(worker_command(*arguments), processes=processes, health_port=health_port, sources=sources)
             raise typer.Exit(code)
         make_current_directory_importable()
         target = find_durably(durably)
@@ -84,7 +84,7 @@ def _listed(names: list[str] | None) -> tuple[str, ...]:
 def _arguments(options: WorkerOptions, *, is_reloaded: bool) -> list[str]:
     """What a worker process is told. One that is started anew all the time hands its runs back at once."""
     grace = 0.0 if is_reloaded and options.grace is None else options.grace
-    given = [("--concurrency", options.concurrency), ("--grace", grace)]
+    given: list[tuple[str, object]] = [("--concurrency", options.concurrency), ("--grace", grace)]
     given += [("--jobs", name) for name in options.only] + [("--exclude", name) for name in options.exclude]
     return [part for name, value in given if value is not None for part in (name, str(value))]
 

@@ -104,9 +104,7 @@ def leases_of(events: Iterable[Event]) -> list[LeaseSpan]:
     def end(at: datetime | None, how: str) -> None:
         if spans and spans[-1].until is None:
             last = spans[-1]
-            spans[-1] = LeaseSpan(
-                generation=last.generation, owner=last.owner, since=last.since, until=at, end=how
-            )
+            spans[-1] = LeaseSpan(generation=last.generation, owner=last.owner, since=last.since, until=at, end=how)
 
     for event in events:
         if event.type is EventType.RUN_LEASED:
@@ -225,7 +223,12 @@ def lease_rows(leases: Sequence[LeaseSpan]) -> list[tuple[object, ...]]:
 def log_rows(logs: Sequence[LogLine]) -> list[tuple[object, ...]]:
     """The log."""
     return [
-        (clock(line.created_at), line.level, line.step or "", f"{line.message}{f' {line.data_json}' if line.data_json else ''}")
+        (
+            clock(line.created_at),
+            line.level,
+            line.step or "",
+            f"{line.message}{f' {line.data_json}' if line.data_json else ''}",
+        )
         for line in logs
     ]
 
@@ -247,7 +250,9 @@ def _draw(story: Story) -> None:
         out.print(Text("\nlog", style="bold"))
         for at, level, step, message in log_rows(story.logs):
             style = {"error": "red", "warning": "yellow", "debug": "dim"}.get(str(level), "")
-            out.print(Text(f"{at} {level:7} {step:20} ", style="dim") + Text(plain(message), style=style), soft_wrap=True)
+            out.print(
+                Text(f"{at} {level:7} {step:20} ", style="dim") + Text(plain(message), style=style), soft_wrap=True
+            )
     if story.run.error is not None:
         error = story.run.error
         where = f" in step {error.step}" if error.step else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Annotated
 
 import typer
@@ -17,11 +17,13 @@ MAX_PAYLOAD = 100
 _STYLES = {"fail": "red", "complete": "green", "cancel": "magenta", "leased": "cyan", "trigger": "yellow"}
 
 
-def events(  # noqa: PLR0913  # each filter is an option
+def events(  # each filter is an option
     run: Annotated[str | None, typer.Option("--run", "-r", metavar="RUN", help="Only those of this run.")] = None,
     job: Annotated[list[str] | None, typer.Option("--job", "-j", help="Only those of this job's runs.")] = None,
     label: Labels = None,
-    after: Annotated[int | None, typer.Option(min=0, help="Those after this cursor; with --run after this number.")] = None,
+    after: Annotated[
+        int | None, typer.Option(min=0, help="Those after this cursor; with --run after this number.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=1000, help="How many, without --follow.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, or the end of the run.")] = False,  # noqa: FBT002  # an option
     url: Url = None,
@@ -51,8 +53,7 @@ def events(  # noqa: PLR0913  # each filter is an option
             async for event in stream:
                 tell(event)
 
-    with suppress(KeyboardInterrupt) if follow else suppress():
-        with_durably(url, work)
+    with_durably(url, work, is_endless=follow)
 
 
 def cells(event: Event) -> tuple[object, ...]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 from durably import SystemEnvironment, ValidationError
 
@@ -39,9 +38,8 @@ def health_server(port: int | None, ask: Ask) -> Generator[int | None]:
     if port is None:
         yield None
         return
-    handler = type("Handler", (_Handler,), {"ask": staticmethod(ask)})
     try:
-        server = _Server(("", port), handler)
+        server = _Server(port, ask)
     except OSError as error:
         raise ValidationError("--health-port", f"{port} cannot be had: {error.strerror}") from error
     SystemEnvironment().start_thread("durably-health", server.serve_forever)
@@ -56,12 +54,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
 
+    def __init__(self, port: int, ask: Ask) -> None:
+        super().__init__(("", port), _Handler)
+        self.ask = ask
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is nobody's fault."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    ask: ClassVar[Ask]
     timeout = 10
     server_version = "durably"
     sys_version = ""
@@ -72,11 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in {"", "/live", "/ready", "/health"}:
             self._answer(404, {"error": "not found: there are /live and /ready"})
             return
-        report = self.ask()
+        server = self.server
+        if not isinstance(server, _Server):
+            return
+        report = server.ask()
         is_well = report.is_alive if path == "/live" else report.is_ready and report.is_alive
         self._answer(200 if is_well else 503, {"status": "ok" if is_well else "unavailable"} | report.details)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        """Answer without the body."""
+        self.do_GET()
 
     def _answer(self, status: int, body: dict[str, object]) -> None:
         text = json.dumps(body).encode()
@@ -88,5 +94,5 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(text)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as the base class has it
         """Probes come every few seconds: they are not worth a line."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Group, RenderableType
@@ -15,16 +14,17 @@ from rich.text import Text
 
 from durably import Durably, Run, RunStatus
 from durably.cli.opening import AsJson, Labels, Url, read_labels, with_durably
-from durably.cli.showing import clock, console, is_terminal, print_json, print_line, print_rows, run_json, styled
+from durably.cli.showing import clock, console, is_terminal, print_json, print_line, print_rows, run_json, styled, took
 from durably.cli.showing import table as make_table
-from durably.cli.showing import took
 from durably.cli.wording import shortened
 
 COLUMNS = ("run", "job", "status", "progress", "created", "took", "what")
 MIN_INTERVAL = 0.05
 
+Look: TypeAlias = Callable[[], Awaitable[list[Run[object]]]]
 
-def runs(  # noqa: PLR0913  # each filter is an option
+
+def runs(  # each filter is an option
     job: Annotated[list[str] | None, typer.Option("--job", "-j", help="Only this job. Repeat for several.")] = None,
     status: Annotated[list[RunStatus] | None, typer.Option("--status", "-s", help="Only runs in this status.")] = None,
     label: Labels = None,
@@ -38,50 +38,52 @@ def runs(  # noqa: PLR0913  # each filter is an option
 ) -> None:
     """List runs, newest first. In a pipe: one line a run, cells between tabs, times in UTC."""
 
-    async def look(durably: Durably) -> list[Run[object]]:
-        return await durably.get_runs(
-            job or None,
-            status=list(status) if status else None,
-            labels=read_labels(label),
-            concurrency_key=key,
-            before=before,
-            limit=limit,
-        )
-
     async def work(durably: Durably) -> None:
+        labels, statuses = read_labels(label), list(status) if status else None
+
+        async def look() -> list[Run[object]]:
+            return await durably.get_runs(
+                job or None, status=statuses, labels=labels, concurrency_key=key, before=before, limit=limit
+            )
+
         if not watch:
-            show(await look(durably))
+            _show(await look(), json=json)
         elif is_terminal() and not json:
-            await _live(durably)
+            await _live(look, interval)
         else:
-            await _lines(durably)
+            await _lines(look, interval, json=json)
 
-    def show(found: Sequence[Run[Any]]) -> None:
-        if json:
-            for run in found:
-                print_json(run_json(run))
-        else:
-            print_rows(COLUMNS, [row(run) for run in found], nothing="no runs")
+    with_durably(url, work, is_endless=watch)
 
-    async def _live(durably: Durably) -> None:
-        with Live(picture(await look(durably)), console=console(), auto_refresh=False, vertical_overflow="crop") as live:
-            while True:
-                await asyncio.sleep(interval)
-                live.update(picture(await look(durably)), refresh=True)
 
-    async def _lines(durably: Durably) -> None:
-        """Each run once, and again whenever it has changed."""
-        seen: dict[str, Run[object]] = {}
+def _show(found: Sequence[Run[Any]], *, json: bool) -> None:
+    if json:
+        for run in found:
+            print_json(run_json(run))
+    else:
+        print_rows(COLUMNS, [row(run) for run in found], nothing="no runs")
+
+
+async def _live(look: Look, interval: float) -> None:
+    with Live(picture(await look()), console=console(), auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            found = await look(durably)
-            for run in reversed(found):
-                if seen.get(run.id) != run:
-                    print_json(run_json(run)) if json else print_line(row(run))
-            seen = {run.id: run for run in found}
             await asyncio.sleep(interval)
+            live.update(picture(await look()), refresh=True)
 
-    with suppress(KeyboardInterrupt) if watch else suppress():
-        with_durably(url, work)
+
+async def _lines(look: Look, interval: float, *, json: bool) -> None:
+    """Print each run once, and again whenever it has changed."""
+    seen: dict[str, Run[object]] = {}
+    while True:
+        found = await look()
+        changed = [run for run in reversed(found) if seen.get(run.id) != run]
+        for run in changed:
+            if json:
+                print_json(run_json(run))
+            else:
+                print_line(row(run))
+        seen = {run.id: run for run in found}
+        await asyncio.sleep(interval)
 
 
 def picture(found: Sequence[Run[Any]]) -> RenderableType:

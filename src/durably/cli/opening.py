@@ -6,15 +6,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from durably import Durably, ValidationError
 from durably.cli.exits import told
 from durably.rules.configuration import read_span
-
-T = TypeVar("T")
 
 Url: TypeAlias = Annotated[
     str | None,
@@ -27,19 +25,26 @@ Labels: TypeAlias = Annotated[
 RunIds: TypeAlias = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
 
 
-def with_durably(url: str | None, work: Callable[[Durably], Awaitable[T]], **settings: Any) -> T:  # noqa: ANN401  # as Durably has them
-    """Do this with the Durably of the url, or of the environment. Tables are not touched unless `settings` say so."""
-    with told():
-        settings = {"migrate": "check"} | settings | ({} if url is None else {"url": url})
+def with_durably(url: str | None, work: Callable[[Durably], Awaitable[None]], *, is_endless: bool = False) -> None:
+    """Do this with the Durably of the url, or of the environment, whose tables are left as they are.
 
-        async def main() -> T:
-            durably = Durably.from_env(**settings)
+    Ctrl-C is how an endless one ends.
+    """
+    with told():
+        settings: dict[str, Any] = {} if url is None else {"url": url}
+
+        async def main() -> None:
+            durably = Durably.from_env(**settings, migrate="check")
             try:
-                return await work(durably)
+                await work(durably)
             finally:
                 await durably.close()
 
-        return asyncio.run(main())
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            if not is_endless:
+                raise
 
 
 def read_labels(given: list[str] | None) -> dict[str, str] | None:

@@ -43,7 +43,7 @@ class Child:
     async def start(self) -> None:
         """Start it; returns at once."""
         reading, writing = os.pipe()
-        os.set_blocking(writing, False)  # noqa: FBT003  # its name says it
+        os.set_blocking(writing, False)  # its name says it
         try:
             self.process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -89,7 +89,7 @@ class Child:
         if self._clock.monotonic() - self._born_at > LIVED_SECONDS:
             self.deaths = 0
         self.deaths += 1
-        return min(FIRST_PAUSE * 2 ** (self.deaths - 1), LAST_PAUSE)
+        return min(FIRST_PAUSE * (1 << min(self.deaths - 1, 10)), LAST_PAUSE)
 
     async def _read(self, pipe: int) -> None:
         reader = asyncio.StreamReader()

@@ -97,8 +97,7 @@ def run_json(run: Run[Any]) -> dict[str, object]:
         "input": loaded(run.input_json),
         "output": loaded(run.output_json),
         "error": error_json(run.error),
-        "progress": progress
-        and {"current": progress.current, "total": progress.total, "message": progress.message},
+        "progress": progress and {"current": progress.current, "total": progress.total, "message": progress.message},
         "labels": dict(run.labels),
         "priority": run.priority,
         "idempotency_key": run.idempotency_key,

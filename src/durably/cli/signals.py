@@ -1,4 +1,4 @@
-"""What signals do to a process that works: the first stops it in good order, the second interrupts, the third ends it."""
+"""What signals do to a process that works: the first stops it in good order, the second interrupts it."""
 
 from __future__ import annotations
 

@@ -49,9 +49,7 @@ async def newest_events(database: Database, wants: Callable[[Event], bool], *, l
     return found[:limit][::-1]
 
 
-async def next_events(
-    database: Database, wants: Callable[[Event], bool], *, after: int
-) -> AsyncGenerator[Event, None]:
+async def next_events(database: Database, wants: Callable[[Event], bool], *, after: int) -> AsyncGenerator[Event, None]:
     """Yield the wanted events after a cursor that are stored now, in order."""
     position, is_last = Position(after), False
     while not is_last:

@@ -35,7 +35,8 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:  # noqa: ANN401 - as the base class has it
         """Add the run and the step to the record."""
-        extra = {_free(name): value for name, value in (kwargs.get("extra") or {}).items()}
+        given: Mapping[str, object] = kwargs.get("extra") or {}
+        extra = {_free(name): value for name, value in given.items()}
         kwargs["extra"] = {**extra, **self._describe()}
         return msg, kwargs
 

@@ -34,7 +34,9 @@ def open_database(
 ) -> Database:
     """The database that a URL means, not connected yet. Raises ValidationError when the URL or a name is bad."""
     parsed = parse_url(url, listen_url=listen_url, connect=connect)
-    database = Database(_engine(parsed, environment, schema), environment, migrate, parsed.shown, _LEASES[parsed.dialect])
+    database = Database(
+        _engine(parsed, environment, schema), environment, migrate, parsed.shown, _LEASES[parsed.dialect]
+    )
     database.probe = partial(probe, parsed, environment)
     database.newest_schema = migrations(parsed.dialect, "")[-1].version
     return database

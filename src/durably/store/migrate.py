@@ -87,7 +87,7 @@ def script(dialect: str, schema: str, *, after: int) -> str:
     for each in migrations(dialect, prefix):
         if each.version > after:
             record = (
-                f"INSERT INTO {prefix}migrations (version, name, serves, applied_at)\n"  # noqa: S608  # names of ours
+                f"INSERT INTO {prefix}migrations (version, name, serves, applied_at)\n"  # names of ours
                 f"VALUES ({each.version}, '{each.name}', {each.serves}, {now})"
             )
             parts.append(";\n\n".join(["BEGIN", *each.statements, record, "COMMIT"]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from inspect import isawaitable
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import asyncpg
 
@@ -28,22 +28,27 @@ async def connect(url: DatabaseUrl, *, listening: bool = False, statement_cache_
     """
     dsn = url.listen or url.location if listening else url.location
     timeout = _LISTENER_ANSWERS_WITHIN if listening else _ANSWER_WITHIN
-    options = {"timeout": _CONNECT_WITHIN, "command_timeout": timeout, "statement_cache_size": statement_cache_size}
     if url.connect is None:
-        made: Connection = await asyncpg.connect(dsn, **options)
-        return made
+        return await asyncpg.connect(
+            dsn, timeout=_CONNECT_WITHIN, command_timeout=timeout, statement_cache_size=statement_cache_size
+        )
     try:
-        given = await _awaited(url.connect(dsn, **options))
+        made = url.connect(
+            dsn, timeout=_CONNECT_WITHIN, command_timeout=timeout, statement_cache_size=statement_cache_size
+        )
+        return _checked(await made if isawaitable(made) else made)
     except _ITS_OWN:
         raise
     except Exception as error:  # what it says may quote a secret; the traceback has it
         raise DatabaseUnavailable(f"connect= raised {type(error).__name__}") from error
-    if not isinstance(given, asyncpg.Connection):
-        raise ValidationError("connect", f"must return an asyncpg connection, not a {type(given).__name__}")
-    return given
 
 
-async def _awaited(result: object) -> Any:  # noqa: ANN401  # whatever the user's function made
-    if not isinstance(result, Awaitable):
-        raise ValidationError("connect", "must be an async function, like asyncpg.connect")
-    return await result
+def _checked(made: object) -> Connection:
+    if not _is_connection(made):
+        given = f"must be an async function that returns an asyncpg connection, not a {type(made).__name__}"
+        raise ValidationError("connect", given)
+    return made
+
+
+def _is_connection(made: object) -> TypeGuard[Connection]:
+    return isinstance(made, asyncpg.Connection)

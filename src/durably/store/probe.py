@@ -46,7 +46,11 @@ async def probe(url: DatabaseUrl, environment: Environment) -> Connections:
 
 async def _hears(listener: Listener, channel: str) -> bool:
     heard = asyncio.Event()
-    await listener.add_listener(channel, lambda *_: heard.set())
+
+    def hear(*_: object) -> None:
+        heard.set()
+
+    await listener.add_listener(channel, hear)
     await listener.execute("SELECT pg_notify($1, $2)", channel, "probe")
     try:
         await asyncio.wait_for(heard.wait(), HEARD_WITHIN)

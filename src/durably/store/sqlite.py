@@ -60,7 +60,7 @@ class SqliteEngine:
         """See `Engine`."""
         if self._owner is not None and not self.is_shared:
             return
-        if mode == "check" and self.is_shared and not Path(self._url.location).exists():
+        if mode == "check" and self.is_shared and not _exists(self._url.location):
             raise SchemaError(f"there is no database {self._url.shown}: make it with `durably migrate`", version=0)
         self._writer = _Connection(self._url, self._environment, "durably-writer")
         await self._retried(self._writer, self._writer.open)
@@ -136,6 +136,10 @@ class SqliteEngine:
         params = {name: _value(value) for name, value in statement.params.items()}
         params["now"], params["block"] = self._environment.now_us(), place
         return Block(statement.name, texts, params)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:
