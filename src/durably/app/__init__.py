@@ -111,7 +111,7 @@ class Durably(Triggers, Looks, Acts, Care):
         given = os.environ if environ is None else environ
         for name, meant in misspelt(given).items():
             _logger.warning("%s is no setting of durably: did you mean %s?", name, meant)
-        found: dict[str, Any] = {name: value for name, value in read_settings(given).items() if name not in settings}
+        found: dict[str, Any] = read_settings(given, without=settings)
         if "url" not in found and "url" not in settings:
             raise ValidationError(variable("url"), "is not set: sqlite:///path.db or postgresql://user@host/name")
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import TypeAlias
@@ -70,12 +70,12 @@ SETTINGS: Mapping[str, Callable[..., Value]] = {
 """What `DURABLY_<NAME>` may set, and how its text is read."""
 
 
-def read_settings(environ: Mapping[str, str]) -> dict[str, Value]:
+def read_settings(environ: Mapping[str, str], *, without: Collection[str] = ()) -> dict[str, Value]:
     """The settings that these variables make; an empty one counts as not set. Raises ValidationError naming one."""
     found: dict[str, Value] = {}
     for name, read in SETTINGS.items():
         text = environ.get(variable(name), "")
-        if text:
+        if text and name not in without:
             found[name] = read(text, field=variable(name))
     return found
 
