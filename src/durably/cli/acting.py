@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -152,21 +153,26 @@ def purge(
             return
         if wanted and not yes:
             _ask(f"Delete {wanted:,} runs with their steps and logs?")
-        deleted = 0
-        with _progress() as progress:
-            task = progress.add_task("purging", total=wanted)
-            try:
-                while deleted < wanted:
-                    size = min(BATCH, wanted - deleted)
-                    went = await durably.purge_runs(older_than=age, statuses=statuses, limit=size)
-                    deleted += went
-                    progress.update(task, completed=deleted)
-                    if went < size:
-                        break
-            finally:
-                print_line((deleted,))
+        await _purge(durably, wanted, age, statuses)
 
     with_durably(url, work)
+
+
+async def _purge(durably: Durably, wanted: int, age: timedelta, statuses: Sequence[RunStatus]) -> None:
+    """Delete so many runs, and print how many went, also when it is interrupted."""
+    deleted = 0
+    try:
+        with _progress() as progress:
+            task = progress.add_task("purging", total=wanted)
+            while deleted < wanted:
+                size = min(BATCH, wanted - deleted)
+                went = await durably.purge_runs(older_than=age, statuses=statuses, limit=size)
+                deleted += went
+                progress.update(task, completed=deleted)
+                if went < size:
+                    break
+    finally:
+        print_line((deleted,))
 
 
 def _ask(question: str) -> None:

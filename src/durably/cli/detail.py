@@ -245,7 +245,7 @@ def _draw(story: Story) -> None:
     for title, columns, rows in parts:
         if rows:
             out.print(Text(f"\n{title}", style="bold"))
-            out.print(table(columns, rows, whole=("step", "worker")))
+            out.print(table(columns, rows, width=out.width))
     if story.logs:
         out.print(Text("\nlog", style="bold"))
         for at, level, step, message in log_rows(story.logs):

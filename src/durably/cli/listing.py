@@ -65,10 +65,11 @@ def _show(found: Sequence[Run[Any]], *, json: bool) -> None:
 
 
 async def _live(look: Look, interval: float) -> None:
-    with Live(picture(await look()), console=console(), auto_refresh=False, vertical_overflow="crop") as live:
+    out = console()
+    with Live(picture(await look(), out.width), console=out, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             await asyncio.sleep(interval)
-            live.update(picture(await look()), refresh=True)
+            live.update(picture(await look(), out.width), refresh=True)
 
 
 async def _lines(look: Look, interval: float, *, json: bool) -> None:
@@ -86,11 +87,11 @@ async def _lines(look: Look, interval: float, *, json: bool) -> None:
         await asyncio.sleep(interval)
 
 
-def picture(found: Sequence[Run[Any]]) -> RenderableType:
-    """What `--watch` shows."""
+def picture(found: Sequence[Run[Any]], width: int) -> RenderableType:
+    """What `--watch` shows in a terminal of this width."""
     active = sum(not run.is_terminal for run in found)
     head = Text(f"{len(found)} runs, {active} active · {datetime.now(UTC).astimezone():%H:%M:%S} · Ctrl-C ends", "dim")  # noqa: TID251  # what people read
-    return Group(make_table(COLUMNS, [row(run) for run in found]), head)
+    return Group(make_table(COLUMNS, [row(run) for run in found], width=width), head)
 
 
 def row(run: Run[Any]) -> tuple[object, ...]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -49,14 +48,40 @@ def styled(status: str) -> Text:
     return Text(status, style=STATUS_STYLES.get(status, ""))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Sequence[str] = ("run",)) -> Table:
-    """A table for a terminal; columns of `whole` are never shortened."""
+FLEXIBLE = {"job", "what", "error", "worker", "step"}
+"""Columns that may be shortened. The others are shown whole, or not at all."""
+EXPENDABLE = ("took", "created", "progress", "generation")
+"""Columns that a narrow terminal does without, the first one first."""
+MIN_FLEXIBLE = 8
+GAP = 3
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, width: int) -> Table:
+    """A table for a terminal of this width."""
+    cells = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+    needed = {name: max([len(name), *(row[place].cell_len for row in cells)]) for place, name in enumerate(columns)}
+    widths = fitted(needed, width=width)
     made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        made.add_column(name, no_wrap=True, overflow="fold" if name in whole else "ellipsis")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else escape(plain(cell)) for cell in row))
+    for name, space in widths.items():
+        made.add_column(name, no_wrap=True, overflow="ellipsis", width=space)
+    for row in cells:
+        made.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in widths))
     return made
+
+
+def fitted(needed: Mapping[str, int], *, width: int) -> dict[str, int]:
+    """Which columns are shown, and how wide: what is left over goes to the flexible ones, the narrow ones first."""
+    least = {name: min(space, MIN_FLEXIBLE) if name in FLEXIBLE else space for name, space in needed.items()}
+    for name in EXPENDABLE:
+        if sum(least.values()) + GAP * len(least) > width:
+            least.pop(name, None)
+    left = width - sum(least.values()) - GAP * len(least)
+    flexible = sorted((name for name in least if name in FLEXIBLE), key=lambda name: needed[name])
+    for place, name in enumerate(flexible):
+        more = min(needed[name] - least[name], max(left, 0) // (len(flexible) - place))
+        least[name] += more
+        left -= more
+    return least
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: str) -> None:
@@ -65,7 +90,8 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]], *, noth
         for row in rows:
             print_line(row)
     elif rows:
-        console().print(table(columns, rows))
+        out = console()
+        out.print(table(columns, rows, width=out.width))
     else:
         console().print(nothing, style="dim")
 

@@ -169,7 +169,8 @@ def _span(time: timedelta) -> str:
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
             count = seconds / unit
-            return f"{count:.0f} {name}" if count >= _ROUNDED else f"{count:.1f} {name}"
+            number = f"{count:.0f}" if count >= _ROUNDED else f"{count:.1f}".removesuffix(".0")
+            return f"{number} {name}"
     return f"{seconds / 86_400:.0f} days"
 
 
