@@ -357,6 +357,28 @@ def test_doctor_says_what_is_wrong_and_what_to_do(call: Call, url: str, tmp_path
     assert "start a worker" in found["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--jobs", "nothing"), "no job matches 'nothing': there are block, version, wait, who"),
+        (("--exclude", "*"), "no job is left"),
+        (("--jobs", "who,"), "--jobs and --exclude need names"),
+    ],
+)
+def test_jobs_that_are_not_there_are_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], says: str
+) -> None:
+    names = ("who", "wait", "block", "version")
+    jobs = "".join(f"@job('{name}')\nasync def {name}(step: Step) -> None: ...\n" for name in names)
+    name = f"app_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(f"from durably import *\ndurably = Durably.from_env()\n{jobs}")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = call("worker", f"{name}:durably", name, *options)
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_version_says_what_it_runs_on(call: Call) -> None:
     [found] = objects(call("version", "--json"))
     assert found["durably"]

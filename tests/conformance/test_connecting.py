@@ -19,7 +19,7 @@ from tests.support.app import within
 from tests.support.bench import eventually
 from tools.postgres_server import PostgresServer
 
-SECRET = "s3cr3t-passw0rd"
+SECRET = "s3cr3t-passw0rd"  # noqa: S105 - made up
 
 
 @job("add")
@@ -111,15 +111,17 @@ async def test_a_function_that_fails_makes_the_database_unavailable_without_sayi
 
 
 async def test_a_function_that_returns_something_else_is_named(postgres_url: str) -> None:
-    with pytest.raises(ValidationError, match="^connect: must be an async function that returns an asyncpg connection"):
+    with pytest.raises(
+        ValidationError, match=r"^connect: must be an async function that returns an asyncpg connection"
+    ):
         await Durably(postgres_url, connect=lambda *_, **__: "no connection").get_runs()
 
 
 def test_sqlite_takes_neither_connect_nor_listen_url(tmp_path: object) -> None:
     for option in ({"connect": asyncpg.connect}, {"listen_url": "postgresql://host/x"}):
         with pytest.raises(ValidationError, match="is for PostgreSQL alone"):
-            Durably("sqlite:///x.db", **option)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - one of both
-    with pytest.raises(ValidationError, match="^connect: must be an async function"):
+            Durably("sqlite:///x.db", **option)  # pyright: ignore[reportArgumentType] - one of both
+    with pytest.raises(ValidationError, match=r"^connect: must be an async function"):
         Durably("postgresql://host/x", connect="asyncpg")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - wrong on purpose
 
 

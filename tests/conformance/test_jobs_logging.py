@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Records(logging.Handler):
 
 
 @contextmanager
-def on_root(handler: logging.Handler) -> Iterator[None]:
+def on_root(handler: logging.Handler) -> Generator[None]:
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)
@@ -60,7 +61,7 @@ def records() -> Iterator[Records]:
         yield handler
 
 
-async def lines(app: App, run: Run[object]) -> list[tuple[str | None, str, str]]:
+async def lines(app: App, run: Run[Any]) -> list[tuple[str | None, str, str]]:
     return [(line.step, line.level, line.message) for line in await app.durably.get_logs(run)]
 
 
@@ -147,7 +148,7 @@ async def test_the_traceback_of_an_exception_is_data_of_its_line(app: App) -> No
     @job("catches")
     async def catches(step: Step) -> None:
         try:
-            raise ValueError("inner")
+            raise ValueError("inner")  # noqa: TRY301 - this is what it is about
         except ValueError:
             library.exception("it broke")
 
@@ -261,7 +262,8 @@ async def test_what_is_logged_between_steps_on_a_replay_is_marked_and_not_stored
 async def test_extra_fields_that_logging_keeps_for_itself_are_no_error(app: App, records: Records) -> None:
     @job("extras")
     async def extras(step: Step) -> str:
-        step.log.info("line", extra={"name": "ada", "message": "m", "run_id": "mine", "args": 1})
+        fields = {"name": "ada", "message": "m", "run_id": "mine", "args": 1}
+        step.log.info("line", extra=fields)
         return "done"
 
     run = await app.execute(extras)
@@ -275,7 +277,7 @@ async def test_step_log_is_a_logger_adapter_whose_records_name_the_line_of_the_j
     @job("adapter")
     async def adapter(step: Step) -> bool:
         step.log.warning("here")
-        return isinstance(step.log, logging.LoggerAdapter)
+        return logging.LoggerAdapter in type(step.log).__mro__
 
     assert (await app.execute(adapter)).output is True
     assert (records.found[0].funcName, records.found[0].name) == ("adapter", "durably.job")

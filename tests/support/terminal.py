@@ -38,7 +38,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             cwd=cwd,
-            env=plain | {"TERM": "xterm-256color", "PYTHONUNBUFFERED": "1"} | env,
+            env={**plain, "TERM": "xterm-256color", "PYTHONUNBUFFERED": "1", **env},
             start_new_session=True,
         )
         os.close(slave)

@@ -18,6 +18,7 @@ from durably.cli.exits import ExitCode, say
 from durably.cli.opening import AsJson, Url, with_durably
 from durably.cli.showing import STATUS_STYLES, console, errors, is_terminal, print_json, print_line
 from durably.cli.targets import find_jobs, make_current_directory_importable
+from durably.cli.wording import plain
 
 Check: TypeAlias = Annotated[bool, typer.Option("--check", help="Only say whether something is missing (exit code 6).")]
 
@@ -97,8 +98,9 @@ def _tell(finding: Finding, *, json: bool) -> None:
         fields = {"check": finding.check, "level": finding.level, "message": finding.message, "remedy": finding.remedy}
         print_json(fields)
     elif is_terminal():
-        text = Text(f"{_MARKS[finding.level]} ", style=STATUS_STYLES[finding.level])
-        console().print(text + Text(f"{finding.check:11} ", style="bold") + Text(finding.message), soft_wrap=True)
+        mark = (f"{_MARKS[finding.level]} ", STATUS_STYLES[finding.level])
+        line = Text.assemble(mark, (f"{finding.check:11} ", "bold"), plain(finding.message))
+        console().print(line, soft_wrap=True)
         if finding.remedy:
             console().print(Text(f"{'':13} → {finding.remedy}", style="dim"), soft_wrap=True)
     else:

@@ -54,15 +54,15 @@ def worker(  # noqa: PLR0913, PLR0917  # each is an option of the worker
 ) -> None:
     """Work until SIGTERM or SIGINT, then stop in good order; a second signal interrupts what is still running."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    options = WorkerOptions(
-        concurrency=concurrency,
-        grace=grace,
-        only=_listed(only),
-        exclude=_listed(exclude),
-        health_port=health_port,
-        pulse_fd=pulse_fd,
-    )
     with told():
+        options = WorkerOptions(
+            concurrency=concurrency,
+            grace=grace,
+            only=_listed(only),
+            exclude=_listed(exclude),
+            health_port=health_port,
+            pulse_fd=pulse_fd,
+        )
         if (processes > 1 or reload) and pulse_fd is None:
             arguments = [durably, *jobs, "--loop", loop.value, *_arguments(options, is_reloaded=reload)]
             sources = Sources(Path.cwd()) if reload else None

@@ -237,7 +237,7 @@ def _draw(story: Story) -> None:
     out = console()
     for name, value in facts(story.run):
         text = styled(str(value)) if name == "status" else Text(plain(value))
-        out.print(Text(f"{name:16}", style="dim") + text, soft_wrap=True)
+        out.print(Text.assemble((f"{name:16}", "dim"), text), soft_wrap=True)
     parts = (
         ("steps", ("step", "status", "start", "took", "", "error"), step_rows(story.steps)),
         ("leases", ("generation", "worker", "since", "took", "end"), lease_rows(story.leases)),
@@ -250,9 +250,8 @@ def _draw(story: Story) -> None:
         out.print(Text("\nlog", style="bold"))
         for at, level, step, message in log_rows(story.logs):
             style = {"error": "red", "warning": "yellow", "debug": "dim"}.get(str(level), "")
-            out.print(
-                Text(f"{at} {level:7} {step:20} ", style="dim") + Text(plain(message), style=style), soft_wrap=True
-            )
+            line = Text.assemble((f"{at} {level:7} {plain(step):20} ", "dim"), (plain(message), style))
+            out.print(line, soft_wrap=True)
     if story.run.error is not None:
         error = story.run.error
         where = f" in step {error.step}" if error.step else ""

@@ -67,6 +67,11 @@ def line(event: Event) -> Text:
     """An event for a terminal."""
     number, at, kind, job, run, step, payload = (plain(cell) for cell in cells(event))
     style = _STYLES.get(kind.partition(":")[2], "")
-    text = Text(f"{at} ", style="dim") + Text(f"{kind:14} ", style=style)
-    text += Text(f"{job} ") + Text(f"{run} ", style="dim") + Text(f"{step} " if step else "", style="bold")
-    return text + Text(f"{shortened(payload, MAX_PAYLOAD)} ({number})", style="dim")
+    return Text.assemble(
+        (f"{at} ", "dim"),
+        (f"{kind:14} ", style),
+        f"{job} ",
+        (f"{run} ", "dim"),
+        (f"{step} " if step else "", "bold"),
+        (f"{shortened(payload, MAX_PAYLOAD)} ({number})", "dim"),
+    )

@@ -136,7 +136,8 @@ class Supervisor:
         codes = [task.result() for task in lives]
         if self._is_hopeless is not None:
             return self._is_hopeless
-        return next((ExitCode.ERROR for code in codes if code), ExitCode.OK)
+        # one that had done its work already may not have heard the second signal as such
+        return ExitCode.OK if set(codes) <= {0, -signal.SIGTERM} else ExitCode.ERROR
 
     def report(self) -> Report:
         """How all of them are: ready when all work, alive while none should be killed."""

@@ -62,6 +62,7 @@ _PASSING = (
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # the database does not accept connections
     asyncpg.exceptions.ClientConfigurationError,
 )
 
