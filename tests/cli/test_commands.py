@@ -372,7 +372,7 @@ def test_jobs_that_are_not_there_are_named(
     jobs = "".join(f"@job('{name}')\nasync def {name}(step: Step) -> None: ...\n" for name in names)
     name = f"app_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(f"from durably import *\ndurably = Durably.from_env()\n{jobs}")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     result = call("worker", f"{name}:durably", name, *options)
     assert result.exit_code == 1
     assert says in result.stderr
