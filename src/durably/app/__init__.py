@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from durably.app.acts import Acts
 from durably.app.care import Care
+from durably.app.core import DatabaseSource
 from durably.app.looks import Looks
 from durably.app.triggers import Triggers
 from durably.environment import Environment, SystemEnvironment
@@ -25,8 +26,7 @@ from durably.runtime.listeners import Listener
 from durably.runtime.settings import Settings
 from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
-from durably.store.database import Database, open_database
-from durably.store.migrate import Mode, script
+from durably.store.database import open_database
 from durably.store.url import Connect
 
 InputT = TypeVar("InputT")
@@ -75,12 +75,11 @@ class Durably(Triggers, Looks, Acts, Care):
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
         environment = environment or SystemEnvironment()
 
-        def make_in(mode: Mode) -> Database:
-            return open_database(
-                url, environment=environment, migrate=mode, schema=schema, listen_url=listen_url, connect=connect
-            )
-
-        make = partial(make_in, migrate)
+        database_of = DatabaseSource(
+            partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url, connect=connect),
+            schema,
+        )
+        make = partial(database_of.make, migrate)
         database = make()
         settings = Settings(
             lease=database.default_lease if lease is None else lease,
@@ -93,10 +92,7 @@ class Durably(Triggers, Looks, Acts, Care):
             retain_runs=retain_runs,
             retain_events=retain_events,
         )
-        dialect = "postgres" if database.is_parallel else "sqlite"
-        super().__init__(
-            make, environment, settings, make_in=make_in, script=lambda after: script(dialect, schema, after=after)
-        )
+        super().__init__(make, environment, settings, source=database_of)
         self._shown = database.shown
         self._scopes: list[AsyncExitStack] = []
 

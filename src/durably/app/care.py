@@ -43,7 +43,7 @@ class Care(Core):
 
         Nothing is changed. Raises like `migrate`.
         """
-        return self._script(await self._schema_version())
+        return self._source.script(after=await self._schema_version())
 
     async def _schema_version(self) -> int:
         try:
@@ -57,7 +57,7 @@ class Care(Core):
     @asynccontextmanager
     async def _opened(self, mode: Mode) -> AsyncGenerator[Database, None]:
         """Lend a database of its own, beside the one that may be open."""
-        database = self._make(mode)
+        database = self._source.make(mode)
         try:
             await database.open()
             yield database
