@@ -75,12 +75,11 @@ class Durably(Triggers, Looks, Acts, Care):
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
         environment = environment or SystemEnvironment()
 
-        database_of = DatabaseSource(
+        source = DatabaseSource(
             partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url, connect=connect),
             schema,
         )
-        make = partial(database_of.make, migrate)
-        database = make()
+        database = source.make(migrate)
         settings = Settings(
             lease=database.default_lease if lease is None else lease,
             renewal=renewal,
@@ -92,7 +91,7 @@ class Durably(Triggers, Looks, Acts, Care):
             retain_runs=retain_runs,
             retain_events=retain_events,
         )
-        super().__init__(make, environment, settings, source=database_of)
+        super().__init__(partial(source.make, migrate), environment, settings, source=source)
         self._shown = database.shown
         self._scopes: list[AsyncExitStack] = []
 
