@@ -61,7 +61,8 @@ class SqliteEngine:
         if self._owner is not None and not self.is_shared:
             return
         if mode == "check" and self.is_shared and not _exists(self._url.location):
-            raise SchemaError(f"there is no database {self._url.shown}: make it with `durably migrate`", version=0)
+            remedy = 'open it once with migrate="auto", or make it with `durably migrate`'
+            raise SchemaError(f"there is no database {self._url.shown}: {remedy}", version=0)
         self._writer = _Connection(self._url, self._environment, "durably-writer")
         await self._retried(self._writer, self._writer.open)
         await self._migrate(self._writer, mode)
