@@ -182,7 +182,16 @@ class RunCancelled(DurablyError):
 
 
 class SchemaError(DurablyError):
-    """The tables in the database do not fit this version of durably; the text says which side to change."""
+    """The tables in the database do not fit this version of durably; the text says which side to change.
+
+    `version` is the schema version that the database has, 0 without tables; None where that is not the point.
+    `is_too_new` says that this durably is the one to be upgraded.
+    """
+
+    def __init__(self, message: str, *, version: int | None = None, is_too_new: bool = False) -> None:
+        super().__init__(message)
+        self.version = version
+        self.is_too_new = is_too_new
 
 
 class DatabaseUnavailable(DurablyError):

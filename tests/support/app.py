@@ -169,7 +169,7 @@ def make_durably(url: str, *, wrap: Wrap | None = None, **settings: Any) -> Dura
 def as_stored(run: Run[Any]) -> StoredRun:
     """Enough of a stored run to name it."""
     fields = {name: getattr(run, name) for name in StoredRun.__dataclass_fields__ if hasattr(run, name)}
-    return StoredRun(**fields, crashes=0, lease_owner=None, lease_expires_at=None)
+    return StoredRun(**fields)
 
 
 async def within(awaitable: Awaitable[OutputT], *, seconds: float = SECONDS) -> OutputT:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+from typer.main import get_command
+
+from durably.cli.commands import app
+from durably.rules.configuration import SETTINGS, variable
 from durably.rules.transitions import mermaid
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -11,3 +17,31 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_diagram_of_the_statuses_is_that_of_the_table() -> None:
     assert f"```mermaid\n{mermaid()}```" in (DOCS / "statuses.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_configuration_lists_every_variable() -> None:
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(DURABLY_\w+)` \| `(\w+)`", text, re.MULTILINE) == [
+        (variable(name), name) for name in SETTINGS
+    ]
+
+
+def test_the_page_on_the_command_line_names_every_command_and_option() -> None:
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    group: Any = get_command(app)
+    for name, command in group.commands.items():
+        assert f"durably {name}" in text
+        options = {flag for each in command.params if not getattr(each, "hidden", False) for flag in each.opts}
+        assert not {flag for flag in options if flag.startswith("--") and flag not in text}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md"):
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([\w/.-]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")
+        ):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name}: {target}"
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}, anchor

@@ -531,3 +531,30 @@ def test_two_jobs_of_one_name_are_refused() -> None:
 def test_what_is_no_job_is_refused_with_the_remedy(source: Any) -> None:
     with pytest.raises(UsageError, match="@job"):
         _ = Registry([source]).names
+
+
+@pytest.mark.parametrize(
+    ("only", "exclude", "names"),
+    [
+        ((), (), ("import-csv", "tick")),
+        (("tick",), (), ("tick",)),
+        (("t*", "import-csv"), (), ("import-csv", "tick")),
+        ((), ("import-*",), ("tick",)),
+        (("*",), ("tick",), ("import-csv",)),
+    ],
+)
+def test_a_registry_takes_only_some_of_the_jobs(
+    only: tuple[str, ...], exclude: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    registry = Registry([tick, import_csv], only=only, exclude=exclude)
+    assert registry.names == names
+    assert (registry.get("tick") is tick) is ("tick" in names)
+
+
+def test_patterns_that_match_no_job_or_leave_none_are_refused() -> None:
+    with pytest.raises(UsageError, match="no job matches 'Tick': there are import-csv, tick"):
+        _ = Registry([tick, import_csv], only=["Tick"]).names
+    with pytest.raises(UsageError, match="no job matches 'x'"):
+        _ = Registry([tick], exclude=["x"]).names
+    with pytest.raises(UsageError, match="no job is left"):
+        _ = Registry([tick], exclude=["tick"]).names

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from durably.app.acts import Acts
+from durably.app.care import Care
+from durably.app.core import DatabaseSource
 from durably.app.looks import Looks
 from durably.app.triggers import Triggers, refuse_connection
 from durably.environment import Environment, SystemEnvironment
 from durably.errors import ValidationError
 from durably.jobs import Job, Registry, Target
 from durably.model import EventType
+from durably.rules.configuration import misspelt, read_settings, variable
 from durably.runtime.listeners import Listener
 from durably.runtime.settings import Settings
 from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
-from durably.store.database import Database, open_database
+from durably.store.database import open_database
 from durably.store.guest import Guest
-from durably.store.url import parse_url
+from durably.store.url import Connect, parse_url
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
+_logger = logging.getLogger("durably.configuration")
 
-class Durably(Triggers, Looks, Acts):
+
+class Durably(Triggers, Looks, Acts, Care):
     """Durable jobs on one database: triggers runs, looks at them, acts on them, and makes workers.
 
     Making one does no I/O and starts no thread: it is safe at import and before a fork. The database is opened at
@@ -53,23 +61,26 @@ class Durably(Triggers, Looks, Acts):
         max_value_bytes: int = 1024 * 1024,
         schema: str = "durably",
         listen_url: str | None = None,
+        connect: Connect | None = None,
         environment: Environment | None = None,
     ) -> None:
         """Check all settings; they are described at `Settings`. Raises ValidationError naming the wrong one.
 
         `url` is `sqlite:///path.db`, `sqlite:///:memory:` or `postgresql://user@host/name`; `listen_url` a direct
-        connection for LISTEN where that leads to a pooler. A `lease` is 5 s on SQLite and 30 s on Postgres if it is
-        not given. `migrate="check"` refuses a database whose tables are not up to date. `preserve_steps=False` drops
-        the stored steps of runs that completed.
+        connection for LISTEN where that leads to a pooler. `connect` is an async function that is called in place of
+        `asyncpg.connect`, with the same arguments, for every new connection: it may fetch today's password. A `lease`
+        is 5 s on SQLite and 30 s on Postgres if it is not given. `migrate="check"` refuses a database whose tables are
+        not up to date. `preserve_steps=False` drops the stored steps of runs that completed.
         """
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
         environment = environment or SystemEnvironment()
 
-        def make() -> Database:
-            return open_database(url, environment=environment, migrate=migrate, schema=schema, listen_url=listen_url)
-
-        database = make()
+        source = DatabaseSource(
+            partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url, connect=connect),
+            schema,
+        )
+        database = source.make(migrate)
         settings = Settings(
             lease=database.default_lease if lease is None else lease,
             renewal=renewal,
@@ -82,9 +93,30 @@ class Durably(Triggers, Looks, Acts):
             retain_events=retain_events,
         )
         guest = Guest(parse_url(url), environment, schema)
-        super().__init__(make, environment, settings, guest=guest)
+        super().__init__(partial(source.make, migrate), environment, settings, source=source, guest=guest)
         self._shown = database.shown
         self._scopes: list[AsyncExitStack] = []
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:  # noqa: ANN401  # as __init__ has them
+        """Return a Durably with the settings of the environment: DURABLY_URL, DURABLY_LEASE=30s and so on.
+
+        Every setting that is text, a number or a duration has a variable; docs/configuration.md lists them. `settings`
+        wins over the environment; `environ` replaces that of the process. Raises ValidationError naming the variable
+        that is wrong or missing. A variable that looks misspelt is logged.
+        """
+        given = os.environ if environ is None else environ
+        for name, meant in misspelt(given).items():
+            _logger.warning("%s is no setting of durably: did you mean %s?", name, meant)
+        found: dict[str, Any] = read_settings(given, without=settings)
+        if "url" not in found and "url" not in settings:
+            raise ValidationError(variable("url"), "is not set: sqlite:///path.db or postgresql://user@host/name")
+        try:
+            return cls(**found, **settings)
+        except ValidationError as error:
+            if error.field in found:
+                raise ValidationError(variable(error.field), error.reason) from error
+            raise
 
     def __repr__(self) -> str:
         return f"Durably({self._shown!r})"
@@ -127,21 +159,24 @@ class Durably(Triggers, Looks, Acts):
         self,
         jobs: Iterable[Job[Any, Any] | str],
         *,
+        only: Iterable[str] = (),
+        exclude: Iterable[str] = (),
         max_concurrent_runs: int | None = None,
         grace: timedelta | None = None,
         deps: Callable[[], AbstractAsyncContextManager[object]] | None = None,
     ) -> Worker:
         """Return a worker for these jobs: `Job` objects, or names of modules that are imported when it starts.
 
-        `async with` it, or `start` and `stop` it. `deps` makes an async context manager that the worker enters; jobs
-        read its value as `step.deps`. The rest is as in the settings of this object if it is not given.
+        `async with` it, or `start` and `stop` it. `only` keeps the jobs with these names, `exclude` leaves some out;
+        both take patterns (`mail-*`), and each must match a job. `deps` makes an async context manager that the worker
+        enters; jobs read its value as `step.deps`. The rest is as in the settings of this object if it is not given.
         """
         settings = self._settings
         if max_concurrent_runs is not None:
             settings = replace(settings, max_concurrent_runs=max_concurrent_runs)
         if grace is not None:
             settings = replace(settings, grace=grace)
-        registry = Registry(jobs)
+        registry = Registry(jobs, only=only, exclude=exclude)
         self._add_registry(registry)
         return Worker(
             self._connect,

@@ -11,7 +11,7 @@ from durably.model import TERMINAL, EventType, Run
 from durably.rules.naming import check_delay, check_key
 from durably.runtime.acting import change_run, purge
 from durably.runtime.inside import cancel_inside
-from durably.runtime.reading import PLAIN_TYPES, check_count, check_run_id, check_statuses, to_run
+from durably.runtime.reading import PLAIN_TYPES, check_count, check_page, check_run_id, check_statuses, to_run
 from durably.store import actions
 from durably.store import keys as store_keys
 from durably.store.guest import Talk
@@ -66,11 +66,18 @@ class Acts(Core):
         deleted = await change_run(await self._database(), self._environment, actions.delete, check_run_id(run))
         self._announce(EventType.RUN_DELETE, deleted)
 
-    async def purge_runs(self, *, older_than: timedelta, statuses: str | Iterable[str] = _ENDED) -> int:
-        """Delete the runs that ended longer ago than that, in any of these statuses. Returns how many went."""
+    async def purge_runs(
+        self, *, older_than: timedelta, statuses: str | Iterable[str] = _ENDED, limit: int | None = None
+    ) -> int:
+        """Delete the runs that ended longer ago than that, in any of these statuses. Returns how many went.
+
+        At most `limit`, the oldest first within a status. They go in small batches with pauses, so that workers and
+        triggers are not held up.
+        """
         checked = check_statuses(statuses, field="statuses")
         age = check_delay(older_than, field="older_than")
-        return await purge(await self._database(), older_than=age, statuses=checked)
+        most = None if limit is None else check_page(limit, maximum=10**12)
+        return await purge(await self._database(), self._environment, older_than=age, statuses=checked, limit=most)
 
     async def set_limit(self, key: str, limit: int) -> None:
         """Let up to `limit` runs of a concurrency key run at once, from now on; 0 lets none start. The default is 1."""

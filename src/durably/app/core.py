@@ -16,18 +16,44 @@ from durably.runtime.session import Sessions
 from durably.runtime.settings import Settings
 from durably.store.database import Database
 from durably.store.guest import Guest
+from durably.store.migrate import Mode, script
+
+
+class DatabaseSource:
+    """Makes databases on the same data, which migrate it or only check it, and knows the SQL that the first do."""
+
+    def __init__(self, open_with: Callable[..., Database], schema: str) -> None:
+        self._open_with = open_with
+        self._schema = schema
+
+    def make(self, mode: Mode) -> Database:
+        """A database that is not connected yet."""
+        return self._open_with(migrate=mode)
+
+    def script(self, *, after: int) -> str:
+        """What `migrate="auto"` does to tables of this schema version (0: none)."""
+        dialect = "postgres" if self.make("check").is_parallel else "sqlite"
+        return script(dialect, self._schema, after=after)
 
 
 class Core:
     """The state of a `Durably`."""
 
     def __init__(
-        self, make: Callable[[], Database], environment: Environment, settings: Settings, *, guest: Guest
+        self,
+        make: Callable[[], Database],
+        environment: Environment,
+        settings: Settings,
+        *,
+        source: DatabaseSource,
+        guest: Guest,
     ) -> None:
+        """`source` makes further databases on the same data, for those who look after it."""
         self._guest = guest
         self._environment = environment
         self._settings = settings
         self._sessions = Sessions(make, environment)
+        self._source = source
         self._listeners = Listeners()
         for end in ENDS:
             self._listeners.on(end, self._sessions.signal)

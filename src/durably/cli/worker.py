@@ -5,36 +5,60 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from durably import DatabaseUnavailable, Durably, Job, Worker
+from durably.cli.exits import say
+from durably.cli.health import health_server
+from durably.cli.pulse import Pulse
+from durably.cli.signals import signals
 
 RETRY_SECONDS = 2.0
 
 _logger = logging.getLogger("durably.cli")
 
 
-async def run_worker(
-    durably: Durably, jobs: Sequence[Job[Any, Any] | str], *, concurrency: int | None, grace: float | None
-) -> None:
-    """Work until a signal comes; then let runs end within `grace` seconds. A second signal interrupts them now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What the command line says of a worker."""
+
+    concurrency: int | None = None
+    grace: float | None = None
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    health_port: int | None = None
+    pulse_fd: int | None = None
+    """A pipe to the process that watches over this one."""
+
+
+async def run_worker(durably: Durably, jobs: Sequence[Job[Any, Any] | str], options: WorkerOptions) -> None:
+    """Work until a signal comes; then let runs end within the grace. A second signal interrupts them now."""
     worker = durably.worker(
-        jobs, max_concurrent_runs=concurrency, grace=None if grace is None else timedelta(seconds=grace)
+        jobs,
+        only=options.only,
+        exclude=options.exclude,
+        max_concurrent_runs=options.concurrency,
+        grace=None if options.grace is None else timedelta(seconds=options.grace),
     )
     stop, interrupt = asyncio.Event(), asyncio.Event()
-    with _signals(stop, interrupt):
-        try:
-            if await _unless(stop, _start(worker)):
-                print(f"worker ready: {', '.join(worker.jobs)} (process {os.getpid()})", file=sys.stderr, flush=True)
-                await _unless(stop, worker.ended())
-            await _unless(interrupt, worker.stop())
-        finally:
-            await durably.close()
+    pulse = Pulse(durably, worker)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(signals(stop, interrupt))
+        stack.push_async_callback(durably.close)
+        if (port := stack.enter_context(health_server(options.health_port, pulse.report))) is not None:
+            say(f"health: http://127.0.0.1:{port}")
+        if options.health_port is not None or options.pulse_fd is not None:
+            await stack.enter_async_context(pulse.beating(options.pulse_fd, stop.set))
+        if await _unless(stop, _start(worker)):
+            print(f"worker ready: {', '.join(worker.jobs)} (process {os.getpid()})", file=sys.stderr, flush=True)
+            await _unless(stop, worker.ended())
+        pulse.is_stopping = True
+        await _unless(interrupt, worker.stop())
 
 
 async def _start(worker: Worker) -> None:
@@ -63,36 +87,3 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool
     finally:
         waiting.cancel()
     return is_done
-
-
-@contextmanager
-def _signals(stop: asyncio.Event, interrupt: asyncio.Event) -> Generator[None]:
-    """Set `stop` at the first SIGTERM or SIGINT, `interrupt` at the second; leave the third to the system."""
-    loop = asyncio.get_running_loop()
-    former = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
-
-    def receive() -> None:
-        if not stop.is_set():
-            _logger.info("stopping: runs may end; another signal interrupts them")
-            stop.set()
-            return
-        for kind in former:
-            signal.signal(kind, signal.SIG_DFL)
-        _logger.info("interrupting what still runs")
-        interrupt.set()
-
-    for kind in former:
-        _handle(loop, kind, receive)
-    try:
-        yield
-    finally:
-        for kind, handler in former.items():
-            signal.signal(kind, handler or signal.SIG_DFL)
-
-
-def _handle(loop: asyncio.AbstractEventLoop, kind: signal.Signals, receive: Callable[[], None]) -> None:
-    """Call `receive` in the loop when the signal comes."""
-    try:
-        loop.add_signal_handler(kind, receive)
-    except NotImplementedError:  # Windows
-        signal.signal(kind, lambda _number, _frame: loop.call_soon_threadsafe(receive))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -14,9 +15,16 @@ from durably.jobs.job import Job, JobRef
 class Registry:
     """The jobs of a worker, by name. Modules are imported when a job is first asked for."""
 
-    def __init__(self, jobs: Iterable[Job[Any, Any] | str]) -> None:
-        """Take `Job` objects, and names of modules whose module-level jobs are meant."""
+    def __init__(
+        self, jobs: Iterable[Job[Any, Any] | str], *, only: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> None:
+        """Take `Job` objects, and names of modules whose module-level jobs are meant.
+
+        Of these, the ones whose names match a pattern of `only` (none means all) and none of `exclude`.
+        """
         self._sources = tuple(jobs)
+        self._only = tuple(only)
+        self._exclude = tuple(exclude)
 
     @cached_property
     def _jobs(self) -> dict[str, Job[Any, Any]]:
@@ -25,7 +33,20 @@ class Registry:
             for job in jobs_of_module(source) if isinstance(source, str) else (_check_job(source),):
                 if found.setdefault(job.name, job) is not job:
                     raise DuplicateJob(job.name)
-        return found
+        return self._chosen(found)
+
+    def _chosen(self, found: dict[str, Job[Any, Any]]) -> dict[str, Job[Any, Any]]:
+        for pattern in (*self._only, *self._exclude):
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in found):
+                raise UsageError(f"no job matches {pattern!r}: there are {', '.join(sorted(found)) or 'none'}")
+        chosen = {
+            name: job
+            for name, job in found.items()
+            if (not self._only or _matches(name, self._only)) and not _matches(name, self._exclude)
+        }
+        if found and not chosen:
+            raise UsageError("no job is left to work on: `only` and `exclude` leave out all of them")
+        return chosen
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -77,6 +98,10 @@ class _LiveNames(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._registry.names)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def jobs_of_module(name: str) -> list[Job[Any, Any]]:

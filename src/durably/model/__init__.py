@@ -5,6 +5,19 @@ the same value decoded has the plain name. `NewRun` is not stored yet and has no
 `Run` is a row whose values are decoded for the caller.
 """
 
+from durably.model.health import (
+    AppliedMigration,
+    Connections,
+    ExpiredLeases,
+    Finding,
+    Health,
+    IndexSize,
+    KeyLimit,
+    Level,
+    ServerState,
+    TableSize,
+    WaitingJob,
+)
 from durably.model.seen import (
     TERMINAL,
     Disposition,
@@ -44,8 +57,10 @@ from durably.model.written import (
 
 __all__ = [
     "TERMINAL",
+    "AppliedMigration",
     "Change",
     "Changed",
+    "Connections",
     "Disposition",
     "DraftEvent",
     "Due",
@@ -53,12 +68,18 @@ __all__ = [
     "Enqueued",
     "Event",
     "EventType",
+    "ExpiredLeases",
     "FeedPage",
+    "Finding",
+    "Health",
     "Hold",
     "IfPending",
+    "IndexSize",
+    "KeyLimit",
     "Labels",
     "Lease",
     "LeaseState",
+    "Level",
     "LogEntry",
     "LogLevel",
     "LogLine",
@@ -71,8 +92,11 @@ __all__ = [
     "RunStatus",
     "RunTypes",
     "RunWrite",
+    "ServerState",
     "StepRecord",
     "StepStatus",
     "StoredRun",
+    "TableSize",
     "Verdict",
+    "WaitingJob",
 ]

@@ -205,6 +205,12 @@ class Run(Generic[OutputT]):
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    lease_owner: str | None = None
+    """Which worker has it leased; None while nobody does."""
+    lease_expires_at: datetime | None = None
+    """Until when, unless the worker renews it before."""
+    crashes: int = 0
+    """Leases that expired since the last new checkpoint."""
     disposition: Disposition | None = None
     """What the trigger did; None on runs that were looked up."""
     is_committed: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from durably.environment import Environment
@@ -14,6 +15,7 @@ from durably.store.due import admit_due
 from durably.store.operation import Write
 
 PURGE_BATCH = 500
+MAX_PAUSE_SECONDS = 0.5
 
 
 async def change_run(
@@ -35,16 +37,35 @@ async def change_run(
     raise WrongStatus(write.name, run_id, changed.run.status)
 
 
-async def purge(database: Database, *, older_than: timedelta, statuses: tuple[RunStatus, ...]) -> int:
-    """Delete the runs that ended in one of these statuses longer ago than that. Returns how many went."""
+async def purge(
+    database: Database,
+    environment: Environment,
+    *,
+    older_than: timedelta,
+    statuses: tuple[RunStatus, ...],
+    limit: int | None = None,
+) -> int:
+    """Delete the runs that ended in one of these statuses longer ago than that. Returns how many went.
+
+    At most `limit`; None means all. Between two batches others get their turn: purging takes half of the time at most.
+    """
+    total = 0
+    for status in check_ended(statuses):
+        deleted = size = PURGE_BATCH
+        while deleted >= size and (limit is None or total < limit):
+            size = PURGE_BATCH if limit is None else min(PURGE_BATCH, limit - total)
+            began = environment.monotonic()
+            operation = actions.purge_runs(older_than=older_than, status=status, limit=size)
+            deleted = await database.run(operation)
+            total += deleted
+            if deleted >= size:
+                await asyncio.sleep(min(environment.monotonic() - began, MAX_PAUSE_SECONDS))
+    return total
+
+
+def check_ended(statuses: tuple[RunStatus, ...]) -> tuple[RunStatus, ...]:
+    """Return the statuses. Raises ValidationError when runs in one of them are not over."""
     for status in statuses:
         if not status.is_terminal:
             raise ValidationError("statuses", f"runs that are {status} are not over: cancel them first")
-    total = 0
-    for status in statuses:
-        deleted = PURGE_BATCH
-        while deleted >= PURGE_BATCH:
-            operation = actions.purge_runs(older_than=older_than, status=status, limit=PURGE_BATCH)
-            deleted = await database.run(operation)
-            total += deleted
-    return total
+    return statuses

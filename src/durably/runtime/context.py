@@ -79,7 +79,7 @@ class _Base(Generic[DepsT_co]):
         """A standard LoggerAdapter whose lines go to logging (`durably.job`) and to the run's log.
 
         `extra={...}` becomes the line's data. Lines between steps are stored by the first execution that comes
-        there; a replay only passes them on to logging.
+        there; a replay only passes them on to logging, marked by `replay=True` on the record.
         """
         if self._log is None:
             self._log = StepLog(self._write_log, self._describe)
@@ -126,7 +126,13 @@ class _Base(Generic[DepsT_co]):
 
     def _describe(self) -> dict[str, object]:
         step = self._current()
-        return {"run_id": self._run.id, "job": self._run.job, "step": None if step is None else step.name}
+        return {
+            "run_id": self._run.id,
+            "job": self._run.job,
+            "step": None if step is None else step.name,
+            "attempt": self._run.attempt,
+            "replay": step is None and self._steps.is_replaying,
+        }
 
 
 class Step(_Base[DepsT_co]):

@@ -196,11 +196,13 @@ class Execution:
             return Raised(error)
         if not self._job.is_async:
             blocking = SyncStep(self.steps, run, deps=place.deps, children=place.children)
-            result, _ = await place.threads.call(partial(self._job.call, blocking, value))
+            with blocking.log.capturing():
+                result, _ = await place.threads.call(partial(self._job.call, blocking, value))
             return result
         step = Step(self.steps, run, deps=place.deps, children=place.children)
         try:
-            return Returned(await self._job.call(step, value))
+            with step.log.capturing():
+                return Returned(await self._job.call(step, value))
         except BaseException as error:
             if not is_loop_running(place.loop):
                 raise  # the loop was closed with the run under way: nothing can be awaited any more

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from durably.codec import to_json
@@ -19,6 +21,7 @@ MAX_MESSAGE_BYTES = 100_000
 MAX_DATA = 100_000
 
 _logger = logging.getLogger("durably.job")
+_TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class StepLog(logging.LoggerAdapter[logging.Logger]):
@@ -32,8 +35,27 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:  # noqa: ANN401 - as the base class has it
         """Add the run and the step to the record."""
-        kwargs["extra"] = {**self._describe(), **(kwargs.get("extra") or {})}
+        given: Mapping[str, object] = kwargs.get("extra") or {}
+        extra = {_free(name): value for name, value in given.items()}
+        kwargs["extra"] = {**extra, **self._describe()}
         return msg, kwargs
+
+    @contextmanager
+    def capturing(self) -> Generator[None]:
+        """Let `RunLogHandler` find this run's log from whatever is called in the block, tasks and threads included."""
+        token = current_log.set(self)
+        try:
+            yield
+        finally:
+            current_log.reset(token)
+
+    def describe(self) -> Mapping[str, object]:
+        """What the code that calls this belongs to: `run_id`, `job`, `step`, `attempt`, `replay`."""
+        return self._describe()
+
+    def write(self, level: int, message: str, data: dict[str, object]) -> None:
+        """Store a line of another logger in the run's log, if its time has not passed."""
+        self._write(_entry(level, message, data))
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 - as the base class has it
         """Log one line. The methods `debug`, `info`, `warning`, `error` and `exception` come here."""
@@ -41,9 +63,22 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
             data = dict(kwargs.get("extra") or {})
             if trace := _traceback(kwargs.get("exc_info")):
                 data["exception"] = trace
-            self._write(LogEntry(level=_level(level), message=_message(msg, args), data_json=_data(data)))
+            self._write(_entry(level, _message(msg, args), data))
         # one frame more: the record names the line of the job
         super().log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
+
+
+current_log: ContextVar[StepLog | None] = ContextVar("durably_log", default=None)
+"""The log of the run whose code this is; None outside runs."""
+
+
+def _entry(level: int, message: str, data: dict[str, object]) -> LogEntry:
+    return LogEntry(level=_level(level), message=printable(message, max_bytes=MAX_MESSAGE_BYTES), data_json=_data(data))
+
+
+def _free(name: str) -> str:
+    """A name for an attribute of a record that logging does not refuse: it keeps some for itself."""
+    return f"{name}_" if name in _TAKEN else name
 
 
 def _level(level: int) -> LogLevel:
@@ -60,7 +95,7 @@ def _message(msg: object, args: tuple[object, ...]) -> str:
         text = record.getMessage()
     except (TypeError, ValueError, KeyError):  # what does not fit its arguments; logging itself reports it
         text = f"{msg} {args}"
-    return printable(text, max_bytes=MAX_MESSAGE_BYTES)
+    return text
 
 
 def _data(data: dict[str, object]) -> str | None:

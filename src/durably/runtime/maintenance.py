@@ -22,6 +22,7 @@ from durably.runtime.renewer import longest_backoff
 from durably.runtime.reporting import Reporter
 from durably.runtime.settings import Settings
 from durably.store.actions import purge_runs
+from durably.store.care import shrink_wal
 from durably.store.database import Database
 from durably.store.due import admit_due, look, release_due
 from durably.store.events import purge_events
@@ -37,6 +38,7 @@ MIN_PAUSE_SECONDS = 0.1
 RETENTION_SECONDS = 60.0
 AUDIT_SECONDS = 60.0
 KEYS_SECONDS = 600.0
+WAL_SECONDS = 30.0
 LOOK_BACKOFF_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 30.0
 
@@ -107,6 +109,8 @@ class Maintenance:
         ]
         if self._settings.retain_runs is not None or self._settings.retain_events is not None:
             turns.append(self._again("retention", partial(self._every, RETENTION_SECONDS, self.purge)))
+        if self._database.is_shared and not self._database.is_parallel:
+            turns.append(self._again("wal", partial(self._later, WAL_SECONDS, self.shrink_wal)))
         return [group.create_task(turn) for turn in turns]
 
     async def _again(self, name: str, turn: Callable[[], Awaitable[None]], *, cap: float = MAX_BACKOFF_SECONDS) -> None:
@@ -126,6 +130,11 @@ class Maintenance:
         """Do a chore, and wait until it is due again: about so many seconds, or not long if there is more to do."""
         has_more = await chore()
         await asyncio.sleep(MIN_PAUSE_SECONDS if has_more else seconds * (0.75 + self._environment.random() / 2))
+
+    async def _later(self, seconds: float, chore: Callable[[], Awaitable[bool]]) -> None:
+        """Wait, then do a chore that is not worth doing at the start."""
+        await asyncio.sleep(seconds * (0.75 + self._environment.random() / 2))
+        await chore()
 
     async def _when(self, event: asyncio.Event, chore: Callable[[], Awaitable[None]]) -> None:
         """Do a chore when a look has found something for it."""
@@ -252,6 +261,13 @@ class Maintenance:
             self._reporter.error("audit", RuntimeError(f"slots of concurrency keys were miscounted: {mended}"))
             self._wake()
         return False
+
+    async def shrink_wal(self) -> bool:
+        """Empty SQLite's write-ahead log while no run is executed here. Returns whether it is empty.
+
+        SQLite itself only reuses it, so it stays as large as it ever was; a burst, or a purge, leaves it large.
+        """
+        return not self._held() and await self._database.read(shrink_wal())
 
     async def purge_keys(self) -> bool:
         """Forget concurrency keys that nobody uses any more. Returns whether there may be more."""

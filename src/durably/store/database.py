@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from durably.environment import Environment
 from durably.errors import DatabaseUnavailable, UsageError
+from durably.model import Connections
 from durably.store import engine as engines
 from durably.store.batch import Answer, Batcher
 from durably.store.engine import Channel, Engine, LockTimeout
-from durably.store.migrate import Mode
+from durably.store.migrate import Mode, migrations
 from durably.store.operation import ItemT, Lane, Operation, ResultT, T, Wake, Write
+from durably.store.probe import probe
 from durably.store.sqlite import SqliteEngine
-from durably.store.url import parse_url
+from durably.store.url import Connect, DatabaseUrl, parse_url
 
 _FIRST_WAIT, _LAST_WAIT = 0.05, 2.0
+_LEASES = {"sqlite": timedelta(seconds=5), "postgres": timedelta(seconds=30)}
 
 
 def open_database(
@@ -26,18 +30,27 @@ def open_database(
     migrate: Mode = "auto",
     schema: str = "durably",
     listen_url: str | None = None,
+    connect: Connect | None = None,
 ) -> Database:
     """The database that a URL means, not connected yet. Raises ValidationError when the URL or a name is bad."""
-    parsed = parse_url(url, listen_url=listen_url)
+    parsed = parse_url(url, listen_url=listen_url, connect=connect)
+    database = Database(
+        _engine(parsed, environment, schema), environment, migrate, parsed.shown, _LEASES[parsed.dialect]
+    )
+    database.probe = partial(probe, parsed, environment)
+    database.newest_schema = migrations(parsed.dialect, "")[-1].version
+    return database
+
+
+def _engine(parsed: DatabaseUrl, environment: Environment, schema: str) -> Engine:
     if parsed.dialect == "sqlite":
-        return Database(SqliteEngine(parsed, environment), environment, migrate, parsed.shown, timedelta(seconds=5))
+        return SqliteEngine(parsed, environment)
     try:
         from durably.store.postgres import PostgresEngine  # noqa: PLC0415  # asyncpg is an extra
     except ModuleNotFoundError as error:
         message = "PostgreSQL needs the extra: pip install 'durably[postgres]'"
         raise ModuleNotFoundError(message, name=error.name) from error
-    engine = PostgresEngine(parsed, environment, schema)
-    return Database(engine, environment, migrate, parsed.shown, timedelta(seconds=30))
+    return PostgresEngine(parsed, environment, schema)
 
 
 class Database:
@@ -55,6 +68,10 @@ class Database:
         self.default_lease = default_lease
         self.shown = shown
         """The URL without its password."""
+        self.probe: Callable[[], Awaitable[Connections]] = _nothing_known
+        """Tries out how the database is reached. Raises DatabaseUnavailable."""
+        self.newest_schema = 0
+        """The schema version that this code knows."""
         self._engine = engine
         self._migrate: Mode = migrate
         self._callbacks: list[Callable[[Wake], None]] = []
@@ -166,3 +183,7 @@ class Database:
     def _call_back(self, wake: Wake) -> None:
         for callback in tuple(self._callbacks):
             callback(wake)
+
+
+async def _nothing_known() -> Connections:
+    return Connections()

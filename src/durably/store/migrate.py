@@ -64,12 +64,43 @@ def pending(known: Sequence[Migration], applied: Applied, mode: Mode) -> tuple[M
             f"the database has schema version {applied.version} and serves code from version {applied.serves} on, "
             f"but this durably knows only version {newest}: upgrade durably"
         )
-        raise SchemaError(message)
+        raise SchemaError(message, version=applied.version, is_too_new=True)
     missing = tuple(migration for migration in known if migration.version > applied.version)
     if missing and mode == "check":
         message = (
             f"the database has schema version {applied.version}, this durably needs {newest}: "
             'run once with migrate="auto", or apply the migrations with `durably migrate`'
         )
-        raise SchemaError(message)
+        raise SchemaError(message, version=applied.version)
     return missing
+
+
+def script(dialect: str, schema: str, *, after: int) -> str:
+    """The SQL that brings a database from schema version `after` (0: no tables) to the newest, for people to run.
+
+    What a worker does at its start, it does too: one transaction a migration, and the record of it.
+    """
+    is_server = dialect == "postgres"
+    prefix = f'"{schema}".' if is_server else "durably_"
+    parts = [_PREPARATIONS[dialect].format(schema=schema, prefix=prefix)] if not after else []
+    now = "clock_timestamp()" if is_server else "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+    for each in migrations(dialect, prefix):
+        if each.version > after:
+            record = (
+                f"INSERT INTO {prefix}migrations (version, name, serves, applied_at)\n"  # names of ours
+                f"VALUES ({each.version}, '{each.name}', {each.serves}, {now})"
+            )
+            parts.append(";\n\n".join(["BEGIN", *each.statements, record, "COMMIT"]))
+    return "".join(f"{part};\n\n" for part in parts)
+
+
+_PREPARATIONS = {
+    "postgres": (
+        'CREATE SCHEMA IF NOT EXISTS "{schema}";\n\nCREATE TABLE {prefix}migrations (version integer PRIMARY KEY, '
+        "name text NOT NULL, serves integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+    ),
+    "sqlite": (
+        "PRAGMA journal_mode = WAL;\n\nCREATE TABLE {prefix}migrations "
+        "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, serves INTEGER NOT NULL, applied_at INTEGER NOT NULL)"
+    ),
+}

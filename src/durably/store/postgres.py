@@ -19,14 +19,13 @@ from durably.store.engine import Channel, LockTimeout
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
 from durably.store.operation import Rows, Statement, Wake
 from durably.store.postgres_bind import Block
+from durably.store.postgres_connect import connect
 from durably.store.postgres_wake import PostgresWaker
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
-_CONNECT_WITHIN = 10.0
-_ANSWER_WITHIN = 60.0
 _LOCK_TIMEOUT_MS = 100
 _IDLE_TIMEOUT_MS = 5000
 """After so long within a transaction the server gives up on us: a machine that lost its power says no goodbye, and what
@@ -63,6 +62,7 @@ _PASSING = (
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # the database does not accept connections
     asyncpg.exceptions.ClientConfigurationError,
 )
 
@@ -206,13 +206,13 @@ class _Link:
             raise DatabaseUnavailable("it is not open")
         if self._raw is None or self._raw.is_closed():
             async with _translated(self):
-                self._raw = await connect(self._url.location)
+                self._raw = await connect(self._url)
                 if not self.is_open:
                     raise ConnectionError("closed while it connected")
                 self.is_pooled = await is_pooled(self._raw)
                 if self.is_pooled:
                     await self.close()
-                    self._raw = await connect(self._url.location, statement_cache_size=0)
+                    self._raw = await connect(self._url, statement_cache_size=0)
                 else:
                     await self._raw.execute(self.settings)
         return self._raw
@@ -238,13 +238,6 @@ class _Link:
                 await raw.close(timeout=2)
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 raw.terminate()
-
-
-async def connect(dsn: str, *, statement_cache_size: int = 200) -> Connection:
-    """A new connection."""
-    return await asyncpg.connect(
-        dsn, timeout=_CONNECT_WITHIN, command_timeout=_ANSWER_WITHIN, statement_cache_size=statement_cache_size
-    )
 
 
 async def is_pooled(connection: Connection) -> bool:

@@ -15,8 +15,9 @@ from contextlib import suppress
 import asyncpg
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable
+from durably.errors import DatabaseUnavailable, DurablyError
 from durably.store.operation import Wake
+from durably.store.postgres_connect import connect
 from durably.store.url import DatabaseUrl
 
 _log = logging.getLogger("durably.store")
@@ -35,7 +36,7 @@ class PostgresWaker:
     """Sends and receives wake-ups for one schema, from one event loop."""
 
     def __init__(self, url: DatabaseUrl, schema: str, environment: Environment) -> None:
-        self._dsn = url.listen or url.location
+        self._url = url
         self._channel = f"durably_{schema}"
         self._name = environment.new_id()
         self._due = Wake.NOBODY
@@ -90,7 +91,7 @@ class PostgresWaker:
                         await connection.execute("SELECT 1")
                 finally:
                     connection.terminate()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, DurablyError) as error:
                 _log.debug("listening for wake-ups failed, polling meanwhile: %s", type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LAST_RETRY)
@@ -98,7 +99,7 @@ class PostgresWaker:
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         self._idle.clear()
         try:
-            return await asyncpg.connect(self._dsn, timeout=10, command_timeout=10)
+            return await connect(self._url, listening=True)
         finally:
             self._idle.set()
 

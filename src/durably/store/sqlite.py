@@ -62,6 +62,9 @@ class SqliteEngine:
         """See `Engine`."""
         if self._owner is not None and not self.is_shared:
             return
+        if mode == "check" and self.is_shared and not _exists(self._url.location):
+            remedy = 'open it once with migrate="auto", or make it with `durably migrate`'
+            raise SchemaError(f"there is no database {self._url.shown}: {remedy}", version=0)
         self._writer = _Connection(self._url, self._environment, "durably-writer")
         await self._retried(self._writer, self._writer.open)
         await self._migrate(self._writer, mode)
@@ -157,6 +160,10 @@ class Block:
     calls: Sequence[Values] = ()
     texts: tuple[str, ...] = ()
     params: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 def _waker(url: DatabaseUrl, environment: Environment) -> FileWaker:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import parse_qsl
 
 from durably.errors import ValidationError
@@ -22,6 +23,10 @@ _SECRET = re.compile(r"(password|sslpassword|passfile)=[^&]*", re.IGNORECASE)
 _SYNCHRONOUS = ("full", "normal", "extra")
 
 
+Connect: TypeAlias = Callable[..., Any]
+"""Called as `asyncpg.connect` would be: with a DSN and keyword options; returns an awaitable connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
     """A database to open. `location` is a file path, `:memory:`, or the DSN for the Postgres driver."""
@@ -34,20 +39,32 @@ class DatabaseUrl:
     """SQLite: `full` survives a power cut, `normal` may lose the last commits to one."""
     listen: str | None = field(default=None, repr=False)
     """Postgres: a direct connection for LISTEN, where `location` is a pooler."""
+    connect: Connect | None = field(default=None, repr=False)
+    """Postgres: what makes connections in place of `asyncpg.connect`."""
 
 
-def parse_url(url: str, *, listen_url: str | None = None) -> DatabaseUrl:
+def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | None = None) -> DatabaseUrl:
     """The database that a URL means. Raises ValidationError naming what is wrong, without the password."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ValidationError("url", f"{_masked(url)!r} is no URL: use sqlite:///path.db or postgresql://host/name")
     if scheme in _SQLITE:
+        _refuse_for_sqlite(listen_url=listen_url, connect=connect)
         return _sqlite(rest)
     if scheme in _POSTGRES:
         _check_ports(rest)
         listen = None if listen_url is None else _listen_location(listen_url)
-        return DatabaseUrl("postgres", f"postgresql://{rest}", _masked(f"postgresql://{rest}"), listen=listen)
+        if connect is not None and not callable(connect):
+            raise ValidationError("connect", f"must be an async function, not a {type(connect).__name__}")
+        shown = _masked(f"postgresql://{rest}")
+        return DatabaseUrl("postgres", f"postgresql://{rest}", shown, listen=listen, connect=connect)
     raise ValidationError("url", f"unknown scheme {scheme!r}: use sqlite:///path.db or postgresql://host/name")
+
+
+def _refuse_for_sqlite(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValidationError(name, "is for PostgreSQL alone: leave it out with an SQLite url")
 
 
 def _listen_location(url: str) -> str:

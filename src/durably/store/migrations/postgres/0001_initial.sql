@@ -35,7 +35,12 @@ CREATE TABLE {runs} (
     CHECK (hold IS NULL OR status = 'pending'),
     CHECK (NOT slot OR status IN ('pending', 'leased', 'cancelled')),
     CHECK (completed_at IS NULL = (status IN ('pending', 'leased')))
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
+) WITH (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 1
+);
 
 -- What may be claimed, job by job, oldest first.
 CREATE INDEX runs_claimable ON {runs} (job, rank, id) WHERE status = 'pending' AND hold IS NULL;
@@ -74,6 +79,10 @@ CREATE TABLE {steps} (
     started_at timestamptz NOT NULL,
     completed_at timestamptz NOT NULL,
     PRIMARY KEY (run_id, name)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 1
 );
 
 CREATE TABLE {logs} (
@@ -85,6 +94,10 @@ CREATE TABLE {logs} (
     data text,
     created_at timestamptz NOT NULL,
     PRIMARY KEY (run_id, seq)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 1
 );
 
 CREATE TABLE {events} (
@@ -99,10 +112,17 @@ CREATE TABLE {events} (
     payload text,
     created_at timestamptz NOT NULL,
     UNIQUE (run_id, seq)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 1
 );
 
 CREATE TABLE {concurrency_keys} (
     key text PRIMARY KEY,
     active integer NOT NULL DEFAULT 0,
     "limit" integer NOT NULL DEFAULT 1 CHECK ("limit" >= 0)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 1
+);

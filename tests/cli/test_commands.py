@@ -1,0 +1,436 @@
+"""The commands in pipes: what they print, their JSON, their exit codes; on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from durably import Durably, Run, Step, job
+from durably.cli.commands import app
+from durably.cli.exits import ExitCode
+from tests.support.app import NO_RUN
+
+T = TypeVar("T")
+Call: TypeAlias = Callable[..., Result]
+
+
+@job("add")
+async def add(step: Step, n: int) -> int:
+    step.log.info("adding", extra={"n": n})
+    step.progress(1, 2, message="half")
+    return await step.run("one", lambda: n + 1, returns=int)
+
+
+@job("fail")
+async def fail(step: Step) -> None:
+    await step.run("good", lambda: None)
+    await step.run("bad", lambda: 1 / 0)
+
+
+on_both = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: SQLite, where a test does not ask for both."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
+@pytest.fixture
+def call(url: str, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run a command; the database comes from DURABLY_URL."""
+    monkeypatch.setenv("DURABLY_URL", url)
+
+    def call(*arguments: object, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+    return call
+
+
+def ok(result: Result) -> str:
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout
+
+
+def rows(result: Result) -> list[list[str]]:
+    return [line.split("\t") for line in ok(result).splitlines()]
+
+
+def objects(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ok(result).splitlines()]
+
+
+def do(url: str, work: Callable[[Durably], Awaitable[T]]) -> T:
+    async def main() -> T:
+        async with Durably(url) as durably:
+            return await work(durably)
+
+    return asyncio.run(main())
+
+
+def executed(url: str, *inputs: int, fails: int = 0) -> list[Run[Any]]:
+    """Runs that ended, the failed ones last."""
+
+    async def work(durably: Durably) -> list[Run[Any]]:
+        runs: list[Run[Any]] = [*await durably.trigger_many(add, inputs)]
+        runs += [await durably.trigger(fail) for _ in range(fails)]
+        await durably.worker([add, fail]).process_until_idle()
+        return runs
+
+    return do(url, work)
+
+
+# --- runs -------------------------------------------------------------------------------------------
+
+
+def test_runs_are_lines_in_a_pipe(call: Call, url: str) -> None:
+    first, second = executed(url, 1, fails=1)
+    found = rows(call("runs"))
+    assert [row[:4] for row in found] == [
+        [second.id, "fail", "failed", "1 steps"],
+        [first.id, "add", "completed", "1/2"],
+    ]
+    assert found[0][-1] == "ZeroDivisionError: division by zero"
+    assert found[0][4].endswith("+00:00")
+
+
+@on_both
+def test_runs_can_be_filtered_and_paged(call: Call, url: str) -> None:
+    runs = executed(url, 1, 2, 3, fails=1)
+    do(url, lambda durably: durably.trigger("add", 1, labels={"tenant": "a"}, concurrency_key="k"))
+    assert len(rows(call("runs", "--job", "add"))) == 4
+    assert len(rows(call("runs", "-j", "add", "-j", "fail"))) == 5
+    assert [row[1] for row in rows(call("runs", "--status", "failed"))] == ["fail"]
+    assert [row[2] for row in rows(call("runs", "--label", "tenant=a", "--key", "k"))] == ["pending"]
+    assert [row[0] for row in rows(call("runs", "--before", runs[2].id, "-n", "1"))] == [runs[1].id]
+
+
+@on_both
+def test_runs_as_json_have_their_values(call: Call, url: str) -> None:
+    executed(url, 1)
+    [run] = objects(call("runs", "--json"))
+    assert (run["input"], run["output"], run["status"], run["lease"]) == (1, 2, "completed", None)
+    assert run["progress"] == {"current": 1, "total": 2, "message": "half"}
+
+
+def test_nothing_found_prints_nothing(call: Call) -> None:
+    ok(call("migrate"))
+    for command in ("runs", "events", "limits"):
+        assert ok(call(command)) == ""
+
+
+def test_a_waiting_run_says_what_it_waits_for(call: Call, url: str) -> None:
+    async def work(durably: Durably) -> None:
+        await durably.trigger("add", 1, concurrency_key="k")
+        await durably.trigger("add", 1, concurrency_key="k")
+        await durably.trigger("add", 1, delay=timedelta(hours=1))
+
+    do(url, work)
+    due, held, free = rows(call("runs"))
+    assert due[-1].startswith("waits until 20")
+    assert (held[-1], free[-1]) == ("waits for key k", "")
+
+
+# --- show -------------------------------------------------------------------------------------------
+
+
+@on_both
+def test_show_tells_everything_about_a_run(call: Call, url: str) -> None:
+    done, failed = executed(url, 1, fails=1)
+    found = rows(call("show", done.id))
+    facts = {row[0]: row[1] for row in found if len(row) == 2}
+    assert (facts["job"], facts["status"], facts["input"], facts["output"]) == ("add", "completed", "1", "2")
+    kinds = [row[0] for row in found]
+    assert (kinds.count("step"), kinds.count("lease"), kinds.count("log")) == (1, 1, 1)
+    assert next(row for row in found if row[0] == "log")[-1] == 'adding {"n":1}'
+    assert next(row for row in found if row[0] == "lease")[-1] == "complete"
+    broken = rows(call("show", failed.id))
+    assert [row[1:3] for row in broken if row[0] == "step"] == [["good", "completed"], ["bad", "failed"]]
+    assert ["error", "ZeroDivisionError: division by zero"] in broken
+    assert any("Traceback" in row[1] for row in broken if row[0] == "error")
+
+
+def test_show_as_json_is_one_object(call: Call, url: str) -> None:
+    [failed] = executed(url, fails=1)
+    [found] = objects(call("show", failed.id, "--json"))
+    assert [step["name"] for step in found["steps"]] == ["good", "bad"]
+    assert "Traceback" in found["error"]["traceback"]
+    assert [lease["end"] for lease in found["leases"]] == ["fail"]
+
+
+def test_a_run_that_does_not_exist_is_exit_code_3(call: Call) -> None:
+    ok(call("migrate"))
+    for command in ("show", "cancel", "resume", "retrigger", "delete"):
+        result = call(command, NO_RUN)
+        assert (result.exit_code, result.stdout) == (ExitCode.NOT_FOUND, "")
+        assert result.stderr == f"durably: run not found: {NO_RUN}\n"
+
+
+def test_what_a_job_wrote_cannot_steer_the_terminal(call: Call, url: str) -> None:
+    do(url, lambda durably: durably.trigger("add", "\x1b[2Jgone\u202e", labels={"a": "\x07"}))
+    for command in (("runs", "-s", "pending"), ("events",)):
+        assert "\x1b" not in ok(call(*command))
+    run = rows(call("runs"))[0][0]
+    assert not {"\x1b", "\x07", "\u202e"} & set(ok(call("show", run)))
+
+
+# --- events -----------------------------------------------------------------------------------------
+
+
+@on_both
+def test_events_come_oldest_first_and_go_on_after_a_cursor(call: Call, url: str) -> None:
+    [run] = executed(url, 1)
+    found = rows(call("events"))
+    assert [row[2] for row in found] == [
+        "run:trigger", "run:leased", "log:write", "run:progress", "step:start", "step:complete", "run:complete",
+    ]  # fmt: skip
+    after = rows(call("events", "--after", found[2][0]))
+    assert after == found[3:]
+    assert rows(call("events", "-n", "2")) == found[-2:]
+    assert len(rows(call("events", "--run", run.id))) == len(found)
+    assert ok(call("events", "--job", "other")) == ""
+    assert [one["type"] for one in objects(call("events", "--json", "-n", "1"))] == ["run:complete"]
+    assert ok(call("events", "-n", "0")) == ""
+
+
+def test_following_a_run_ends_with_it(call: Call, url: str) -> None:
+    [run] = executed(url, 1)
+    found = rows(call("events", "--run", run.id, "--follow"))
+    assert (found[0][2], found[-1][2]) == ("run:trigger", "run:complete")
+    assert rows(call("events", "--run", run.id, "--follow", "--after", found[0][0])) == found[1:]
+
+
+def test_a_run_and_a_job_cannot_be_asked_for_together(call: Call) -> None:
+    ok(call("migrate"))
+    result = call("events", "--run", NO_RUN, "--job", "add")
+    assert (result.exit_code, result.stderr) == (1, "durably: --run: cannot be used together with --job or --label\n")
+
+
+# --- acting -----------------------------------------------------------------------------------------
+
+
+@on_both
+def test_trigger_prints_the_id_of_the_run(call: Call, url: str) -> None:
+    ok(call("migrate"))
+    options = ("--label", "tenant=a", "--priority", "3", "--delay", "2h", "--concurrency-key", "k")
+    run_id = ok(call("trigger", "add", '{"a": [1]}', *options)).strip()
+    [run] = objects(call("runs", "--json"))
+    assert (run["id"], run["input"], run["labels"], run["priority"]) == (run_id, {"a": [1]}, {"tenant": "a"}, 3)
+    assert (run["concurrency_key"], run["hold"]) == ("k", "time")
+    assert objects(call("trigger", "add", "-", "--json", stdin="[1, 2]"))[0]["input"] == [1, 2]
+    assert objects(call("trigger", "add", "--json"))[0]["input"] is None
+
+
+def test_a_trigger_that_finds_its_run_says_so(call: Call) -> None:
+    ok(call("migrate"))
+    first = ok(call("trigger", "add", "1", "--idempotency-key", "x"))
+    again = call("trigger", "add", "1", "--idempotency-key", "x")
+    assert (again.stdout, again.exit_code) == (first, 0)
+    assert again.stderr == f"durably: idempotent: run {first.strip()} was there already\n"
+    conflict = call("trigger", "add", "2", "--idempotency-key", "x")
+    assert (conflict.exit_code, conflict.stdout) == (ExitCode.CONFLICT, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("trigger", "add", "{"), 1, "JSON: this is no JSON"),
+        (("trigger", "add", "text"), 1, "a text needs its quotes"),
+        (("trigger", "", "1"), 1, "job"),
+        (("trigger", "add", "1", "--label", "x"), 1, "--label: 'x' must look like name=value"),
+        (("trigger", "add", "1", "--delay", "soon"), 1, "--delay: 'soon' is no duration"),
+        (("trigger", "add", "1", "--if-pending", "maybe"), 2, "queue"),
+        (("runs", "--status", "done"), 2, "completed"),
+        (("runs", "--limit", "0"), 2, "--limit"),
+        (("limits", "k", "-1"), 2, ""),
+        (("purge",), 2, "--older-than"),
+        (("purge", "--older-than", "old"), 1, "--older-than: 'old' is no duration"),
+        (("events", "--after", "-1"), 2, "--after"),
+        (("nothing",), 2, "nothing"),
+    ],
+)
+def test_wrong_arguments_are_named(call: Call, arguments: tuple[str, ...], code: int, says: str) -> None:
+    ok(call("migrate"))
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@on_both
+def test_runs_are_cancelled_resumed_retriggered_and_deleted(call: Call, url: str) -> None:
+    waiting = ok(call("migrate")) and ok(call("trigger", "add", "1")).strip()
+    assert ok(call("cancel", waiting)) == f"{waiting}\n"
+    again = call("cancel", waiting)
+    assert (again.exit_code, again.stderr) == (4, f"durably: cannot cancel already cancelled run: {waiting}\n")
+    [failed] = executed(url, fails=1)
+    assert objects(call("resume", failed.id, "--json"))[0]["status"] == "pending"
+    new = ok(call("retrigger", waiting)).strip()
+    assert objects(call("show", new, "--json"))[0]["input"] == 1
+    ok(call("delete", waiting))
+    assert call("show", waiting).exit_code == 3
+
+
+def test_one_run_that_cannot_be_cancelled_does_not_keep_the_others_from_it(call: Call) -> None:
+    ok(call("migrate"))
+    first, second = (ok(call("trigger", "add", "1")).strip() for _ in range(2))
+    result = call("cancel", first, NO_RUN, second)
+    assert (result.exit_code, result.stdout) == (3, f"{first}\n{second}\n")
+    assert {row[2] for row in rows(call("runs"))} == {"cancelled"}
+
+
+def test_retrigger_can_copy_steps(call: Call, url: str) -> None:
+    [failed] = executed(url, fails=1)
+    new = ok(call("retrigger", failed.id, "--from-step", "bad")).strip()
+    assert [row[1] for row in rows(call("show", new)) if row[0] == "step"] == ["good"]
+
+
+@on_both
+def test_purge_asks_nobody_in_a_pipe(call: Call, url: str) -> None:
+    executed(url, *range(5), fails=1)
+    assert ok(call("purge", "--older-than", "0s", "--dry-run")) == "6\n"
+    assert ok(call("purge", "--older-than", "1d", "--yes")) == "0\n"
+    refused = call("purge", "--older-than", "0s")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "--yes" in refused.stderr
+    assert ok(call("purge", "--older-than", "0s", "--yes", "--status", "completed", "--limit", "2")) == "2\n"
+    assert ok(call("purge", "--older-than", "0s", "-y")) == "4\n"
+    assert ok(call("runs")) == ""
+
+
+@on_both
+def test_limits_are_listed_and_set(call: Call) -> None:
+    ok(call("migrate"))
+    ok(call("limits", "k", "3"))
+    ok(call("trigger", "add", "1", "--concurrency-key", "k"))
+    ok(call("trigger", "add", "1", "--concurrency-key", "other"))
+    assert rows(call("limits")) == [["k", "3", "1", "0"], ["other", "1", "1", "0"]]
+    assert objects(call("limits", "k", "--json")) == [{"key": "k", "limit": 3, "active": 1, "waiting": 0}]
+
+
+# --- operating --------------------------------------------------------------------------------------
+
+
+@on_both
+def test_reading_needs_tables_and_makes_none(call: Call, url: str, tmp_path: Path) -> None:
+    for command in (("runs",), ("events",), ("migrate", "--check"), ("trigger", "add", "1")):
+        result = call(*command)
+        assert (result.exit_code, result.stdout) == (ExitCode.SCHEMA, "")
+        assert "durably migrate" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+    doctor = call("doctor")
+    assert doctor.exit_code == ExitCode.FINDINGS
+    assert doctor.stdout.startswith("problem\tschema\t")
+    assert doctor.stdout.endswith("\trun `durably migrate`\n")
+
+
+@on_both
+def test_migrate_prints_what_it_applied_once(call: Call) -> None:
+    sql = ok(call("migrate", "--print-sql"))
+    assert sql.count("CREATE TABLE") == 6
+    assert ok(call("migrate")).splitlines()[0] == "0001 initial"
+    assert ok(call("migrate")) == ok(call("migrate", "--check")) == ok(call("migrate", "--print-sql")) == ""
+
+
+@on_both
+def test_doctor_says_what_is_wrong_and_what_to_do(call: Call, url: str, tmp_path: Path) -> None:
+    executed(url, 1)
+    assert {row[0] for row in rows(call("doctor"))} == {"ok"}
+    do(url, lambda durably: durably.trigger("unknown"))
+    assert {row[0] for row in rows(call("doctor", "--strict"))} == {"ok"}  # it waits for a moment only
+    result = call("doctor", "--jobs", "tests.support.some_jobs", "--json")
+    [found] = [one for one in map(json.loads, result.stdout.splitlines()) if one["level"] != "ok"]
+    assert (result.exit_code, found["check"], found["level"]) == (7, "jobs", "problem")
+    assert "start a worker" in found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--jobs", "nothing"), "no job matches 'nothing': there are block, version, wait, who"),
+        (("--exclude", "*"), "no job is left"),
+        (("--jobs", "who,"), "--jobs and --exclude need names"),
+    ],
+)
+def test_jobs_that_are_not_there_are_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], says: str
+) -> None:
+    names = ("who", "wait", "block", "version")
+    jobs = "".join(f"@job('{name}')\nasync def {name}(step: Step) -> None: ...\n" for name in names)
+    name = f"app_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(f"from durably import *\ndurably = Durably.from_env()\n{jobs}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    result = call("worker", f"{name}:durably", name, *options)
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_version_says_what_it_runs_on(call: Call) -> None:
+    [found] = objects(call("version", "--json"))
+    assert found["durably"]
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert ["durably", found["durably"]] in rows(call("version"))
+
+
+# --- without a database -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("runs",), ("doctor",), ("migrate",), ("purge", "--older-than", "1d")])
+def test_a_database_that_cannot_be_reached_is_exit_code_5(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--url", "postgresql://me:s3cr3t@127.0.0.1:1/jobs"])
+    assert (result.exit_code, result.stdout) == (ExitCode.UNAVAILABLE, "")
+    assert result.stderr.startswith("durably: the database is not available")
+    assert "s3cr3t" not in result.stderr
+
+
+def test_the_url_must_be_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DURABLY_URL", raising=False)
+    result = CliRunner().invoke(app, ["runs"])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("durably: DURABLY_URL: is not set")
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DURABLY_LEASE", "long")
+    result = CliRunner().invoke(app, ["runs", "--url", f"sqlite:///{tmp_path}/x.db"])
+    assert result.stderr == "durably: DURABLY_LEASE: 'long' is no duration: write 30s, 500ms, 5m, 2h or 7d\n"
+
+
+def test_the_shell_completes_commands_and_choices() -> None:
+    command = [sys.executable, "-c", "from durably.cli import main; import sys; sys.argv[0] = 'durably'; main()"]
+    given = {"_DURABLY_COMPLETE": "complete_bash", "COMP_WORDS": "durably runs --status f", "COMP_CWORD": "3"}
+    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["failed"], done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    do(url, lambda durably: durably.trigger_many("add", range(1000)))
+    shell = f"{sys.executable} -m durably.cli events -n 1000 --json | head -n 1; echo ${{PIPESTATUS[0]}}"
+    command = ["bash", "-c", shell]
+    done = subprocess.run(
+        command, env=os.environ | {"DURABLY_URL": url}, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
+
+
+def test_the_documented_exit_codes_are_those_there_are() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    documented = [
+        line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()
+    ]
+    assert [int(code) for code in documented] == [code.value for code in ExitCode]
