@@ -29,12 +29,14 @@ class Shop:
     mails: list[str] = field(default_factory=list[str])
     rows: list[int] = field(default_factory=list[int])
     fails: int = 0
+    cents: int = 0
 
     async def charge(self, order: Order, key: str) -> str:
         if self.fails:
             self.fails -= 1
             raise OSError("the bank does not answer")
         self.charged.append(key)
+        self.cents += order.cents
         return f"charge {len(self.charged)}"
 
     def mail(self, text: str) -> None:

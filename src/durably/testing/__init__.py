@@ -1,4 +1,4 @@
-"""Tests of your own jobs: a harness that runs them without a worker and without real time, and steps to call them with."""
+"""For tests of your own jobs: a harness that runs them without a worker and without real time, and fake steps."""
 
 from durably.testing.clock import ManualClock
 from durably.testing.fakes import FakeStep, FakeSyncStep

@@ -7,7 +7,7 @@ the type that a real step gives back, and two steps of one name are an error, as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -25,13 +25,23 @@ from durably.runtime.context import Step, SyncStep
 from durably.runtime.log import StepLog
 from durably.runtime.returns import check_function, is_async, return_type
 from durably.testing.report import StepCall
-from durably.testing.script import REAL, Script, perform
+from durably.testing.script import REAL, Script, perform, perform_blocking
 
 DepsT_co = TypeVar("DepsT_co", covariant=True, default=object)
 
 RUN_ID = "00000000-0000-7000-8000-000000000000"
 
 _inside: ContextVar[str | None] = ContextVar("durably_fake_step", default=None)
+
+
+class _NoRun:
+    """Stands where a real step has its run."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UsageError(f"a {self._owner} belongs to no run and cannot do this: use durably.testing.harness")
 
 
 class _Notes:
@@ -54,7 +64,9 @@ class _Notes:
         self.logs: list[LogEntry] = []
         self.triggered: list[tuple[str, object, Mapping[str, object]]] = []
         """Job, input and options of each `trigger`."""
-        self._values = {"deps": deps, "run_id": run_id, "attempt": attempt, "labels": labels or {}, "aborted": aborted}
+        self._given: dict[str, Any] = {"deps": deps, "run_id": run_id, "attempt": attempt, "aborted": aborted}
+        self._given["labels"] = dict(labels or {})
+        vars(self).update(dict.fromkeys(("_steps", "_run", "_children"), _NoRun(type(self).__name__)))
         self._script = Script(steps)
         self._used: set[str] = set()
         self._adapter = StepLog(self.logs.append, lambda: {"run_id": run_id, "job": "", "step": _inside.get()})
@@ -73,23 +85,25 @@ class _Notes:
     @property
     def run_id(self) -> str:
         """See `Step.run_id`."""
-        return str(self._values["run_id"])
+        run_id: str = self._given["run_id"]
+        return run_id
 
     @property
     def attempt(self) -> int:
         """See `Step.attempt`."""
-        return int(self._values["attempt"])
+        attempt: int = self._given["attempt"]
+        return attempt
 
     @property
     def labels(self) -> Labels:
         """See `Step.labels`."""
-        labels: Labels = self._values["labels"]
+        labels: Labels = self._given["labels"]
         return labels
 
     @property
     def deps(self) -> Any:  # noqa: ANN401 - typed by the classes below
         """See `Step.deps`."""
-        return self._values["deps"]
+        return self._given["deps"]
 
     @property
     def idempotency_key(self) -> str:
@@ -100,7 +114,8 @@ class _Notes:
     @property
     def aborted(self) -> bool:
         """See `Step.aborted`."""
-        return bool(self._values["aborted"])
+        aborted: bool = self._given["aborted"]
+        return aborted
 
     @property
     def log(self) -> StepLog:
@@ -110,10 +125,6 @@ class _Notes:
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
         """See `Step.progress`. Kept in `progresses`."""
         self.progresses.append(Progress(current=current, total=total, message=message))
-
-    @property
-    def _steps(self) -> NoReturn:
-        raise UsageError(f"a {type(self).__name__} belongs to no run and cannot do this: use durably.testing.harness")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.run_id!r})"
@@ -129,7 +140,7 @@ class _Notes:
         return full
 
     @contextmanager
-    def _noted(self, step: str, args: tuple[object, ...]) -> Iterator[list[object]]:
+    def _noted(self, step: str, args: tuple[object, ...]) -> Generator[list[object]]:
         """Note what becomes of a call; its result is what the block appends."""
         results: list[object] = []
         token = _inside.set(step)
@@ -159,7 +170,7 @@ def _as_stored(step: str, fn: Callable[..., Any], returns: object, value: object
 class FakeStep(_Notes, Step[DepsT_co]):
     """A `Step` without a run. It calls the steps' functions, or does what `steps` says, and notes it in `calls`."""
 
-    async def run(self, name: str, fn: Any, *args: Any, key: Any = None, returns: Any = None, **_: Any) -> Any:  # noqa: ANN401 - as typed by `Step`
+    async def run(self, name: str, fn: Any, *args: Any, key: Any = None, returns: Any = None, **_: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - its callers see `Step`
         """See `Step.run`."""
         step = self._name(name, key, fn)
         with self._noted(step, args) as results:
@@ -181,13 +192,13 @@ class FakeStep(_Notes, Step[DepsT_co]):
 class FakeSyncStep(_Notes, SyncStep[DepsT_co]):
     """A `SyncStep` without a run: `report.fn(FakeSyncStep(), rows)`. See `FakeStep`."""
 
-    def run(self, name: str, fn: Any, *args: Any, key: Any = None, returns: Any = None, **_: Any) -> Any:  # noqa: ANN401 - as typed by `SyncStep`
+    def run(self, name: str, fn: Any, *args: Any, key: Any = None, returns: Any = None, **_: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - its callers see `SyncStep`
         """See `SyncStep.run`."""
         step = self._name(name, key, fn)
         if is_async(fn):
             raise UsageError(f"step {name!r}: a def job cannot run an async function; make the job an async def")
         with self._noted(step, args) as results:
-            value = perform(self._script.outcome(step), fn, args)
+            value = perform_blocking(self._script.outcome(step), fn, args)
             results.append(_as_stored(step, fn, returns, value))
         return results[0]
 

@@ -218,7 +218,9 @@ class Harness:
     async def _execute_next(self) -> str | None:
         run_id = await self._kernel.execute_next()
         if run_id is not None and len(self._kernel.reports[run_id]) > self._max_executions:
-            raise UsageError(f"run {run_id} was executed {self._max_executions} times and has not ended: {self.story()}")
+            raise UsageError(
+                f"run {run_id} was executed {self._max_executions} times and has not ended: {self.story()}"
+            )
         return run_id
 
     async def _report(self, run_id: str) -> RunReport[object]:

@@ -94,9 +94,7 @@ class Kernel:
         self._reporter = durably.reporter(clock)
         self._threads = Threads(clock, name="durably-harness", count=THREADS)
         self._place = self._workplace(deps)
-        self._claims = Claims(
-            database, known.names, owner=clock.new_id(), settings=self._settings, environment=clock
-        )
+        self._claims = Claims(database, known.names, owner=clock.new_id(), settings=self._settings, environment=clock)
         self._maintenance = Maintenance(
             database,
             known.names,
@@ -173,7 +171,12 @@ class Kernel:
         report = ExecutionReport(generation=run.generation, attempt=run.attempt, at=self._clock.now())
         self.reports.setdefault(run.id, []).append(report)
         self._direction = direction = Direction(
-            execution=execution, report=report, script=self.script, crashes=self.crashes, loop=self._place.loop
+            execution=execution,
+            report=report,
+            script=self.script,
+            crashes=self.crashes,
+            loop=self._place.loop,
+            is_blocking=not job.is_async,
         )
         task = asyncio.create_task(execution.run(), name=f"durably-run-{run.id}")
         try:
@@ -186,12 +189,12 @@ class Kernel:
         if direction.fault is not None:
             raise direction.fault
 
-    def _dress(self, step: object) -> object:
+    def _dress(self, step: Step[Any] | SyncStep[Any]) -> Step[Any] | SyncStep[Any]:
         if self._direction is None:
             return step
-        if isinstance(step, Step):
-            return ScriptedStep(step, self._direction)
-        return ScriptedSyncStep(step, self._direction) if isinstance(step, SyncStep) else step
+        return (
+            ScriptedStep(step, self._direction) if isinstance(step, Step) else ScriptedSyncStep(step, self._direction)
+        )
 
     def _left(self, error: BaseException) -> None:
         if self._direction is not None:
@@ -199,7 +202,7 @@ class Kernel:
 
 
 def _directed(
-    job: Job[Any, Any], dress: Callable[[object], object], left: Callable[[BaseException], None]
+    job: Job[Any, Any], dress: Callable[[Any], object], left: Callable[[BaseException], None]
 ) -> Job[Any, Any]:
     """The job with another step in its hands, and an ear for what it raises."""
     fn = job.fn

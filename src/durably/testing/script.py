@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from inspect import isawaitable
 from typing import Any
 
 from durably.errors import UsageError
@@ -93,9 +94,28 @@ def perform(outcome: object, fn: Callable[..., Any], args: tuple[object, ...]) -
     """Do what a script says of a step: return, raise, or call."""
     if outcome is REAL:
         return fn(*args)
-    if isinstance(outcome, BaseException) or (isinstance(outcome, type) and issubclass(outcome, BaseException)):
+    if isinstance(outcome, BaseException):
         raise outcome
-    return outcome(*args) if callable(outcome) else outcome
+    if not callable(outcome):
+        return outcome
+    made: object = outcome() if _is_exception_class(outcome) else outcome(*args)
+    if isinstance(made, BaseException):
+        raise made
+    return made
+
+
+def _is_exception_class(outcome: object) -> bool:
+    return isinstance(outcome, type) and issubclass(outcome, BaseException)
+
+
+def perform_blocking(outcome: object, fn: Callable[..., Any], args: tuple[object, ...]) -> object:
+    """The same for a step of a `def` job, which cannot await. Raises ScriptError for an async function."""
+    result = perform(outcome, fn, args)
+    if not isawaitable(result):
+        return result
+    if isinstance(result, Coroutine):
+        result.close()
+    raise ScriptError("a step of a def job was scripted with an async function: use a def function")
 
 
 @dataclass(slots=True)

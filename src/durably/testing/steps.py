@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
@@ -18,7 +18,7 @@ from durably.runtime.execution import Execution
 from durably.runtime.returns import is_async, return_type
 from durably.runtime.steps import is_loop_running
 from durably.testing.report import ExecutionReport, StepCall
-from durably.testing.script import Crashes, Script, ScriptError, perform
+from durably.testing.script import Crashes, Script, ScriptError, perform, perform_blocking
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Direction:
     script: Script
     crashes: Crashes
     loop: asyncio.AbstractEventLoop
+    is_blocking: bool
+    """Whether it is a `def` job."""
     fault: ScriptError | None = None
     """What is wrong with the test: raised by the harness, since the job may well catch it."""
 
@@ -37,35 +39,19 @@ class Direction:
         """The step's function with the script around it; async if the function is."""
         return _async(self, step, fn) if is_async(fn) else partial(self.call, step, fn)
 
-    def wrap_blocking(self, step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """The same for a step of a `def` job, which cannot await."""
-
-        def call(*args: object) -> object:
-            result = self.call(step, fn, *args)
-            if not isawaitable(result):
-                return result
-            if isinstance(result, Coroutine):
-                result.close()
-            self.fault = ScriptError(f"step {step!r} is of a def job: script it with a def function")
-            raise self.fault
-
-        return call
-
     def begin(self, step: str) -> object:
         """What this call is to come to."""
         self.report.executed.append(step)
-        try:
-            return self.script.outcome(step)
-        except ScriptError as error:
-            self.fault = error
-            raise
+        return self.script.outcome(step)
 
     def call(self, step: str, fn: Callable[..., Any], /, *args: object) -> object:
         """Do what the script says, or call the function; note it."""
-        outcome = self.begin(step)
+        act = perform_blocking if self.is_blocking else perform
         try:
-            result = perform(outcome, fn, args)
+            result = act(self.begin(step), fn, args)
         except BaseException as error:
+            if isinstance(error, ScriptError):
+                self.fault = error
             self.note(step, args, None, error)
             raise
         if isawaitable(result):
@@ -133,7 +119,7 @@ class ScriptedStep(Step[Any]):
         vars(self).update(vars(step))
         self._direction = direction
 
-    async def run(self, name: str, fn: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as typed by `Step`
+    async def run(self, name: str, fn: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - its callers see `Step`
         """See `Step.run`."""
         if not _is_step(fn):
             return await super().run(name, fn, *args, **options)
@@ -157,14 +143,14 @@ class ScriptedSyncStep(SyncStep[Any]):
         vars(self).update(vars(step))
         self._direction = direction
 
-    def run(self, name: str, fn: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as typed by `SyncStep`
+    def run(self, name: str, fn: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - its callers see `SyncStep`
         """See `SyncStep.run`."""
         if not _is_step(fn) or is_async(fn):
             return super().run(name, fn, *args, **options)
         full = step_name(name, options.get("key"))
         options["returns"] = _returns(fn, options.get("returns"))
         count = self._direction.report.executed.count(full)
-        value = super().run(name, self._direction.wrap_blocking(full, fn), *args, **options)
+        value = super().run(name, self._direction.wrap(full, fn), *args, **options)
         self._direction.after(full, was_called=self._direction.report.executed.count(full) > count)
         return value
 
