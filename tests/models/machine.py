@@ -100,6 +100,12 @@ class StoreMachine(RuleBasedStateMachine):
         taken = items[: write.take(items)]
         return write.build(taken), taken
 
+    def settle(self) -> None:
+        """Do what waits to be done together with the next: nothing may delete what a trigger is to find."""
+        move, self.next = self.next, None
+        if move is not None:
+            self._transact([move])
+
     def play(self, move: Move[Any], way: str) -> None:
         before, self.next = self.next, None
         if before is not None:
@@ -124,13 +130,15 @@ class StoreMachine(RuleBasedStateMachine):
         """All runs, all keys, and the events that the transaction made."""
         model = self.model
         listing = self.make(runs.list_runs, RunFilter(limit=1000))
-        found, page = self.bench.do(combine([listing, self.make(events.feed, after=self.last_id, gaps=())]))
+        both: Any = self.bench.do(combine([listing, self.make(events.feed, after=self.last_id, gaps=())]))
+        found: object = both[0]
+        made: Sequence[Event] = both[1].events
         assert found == model.list_runs(RunFilter(limit=1000))
         rows = [(row["key"], row["active"], row["limit"]) for row in self.bench.rows()]
         assert rows == [(name, model.active(name), key.limit) for name, key in sorted(model.keys.items())]
         fresh = {(told.run_id, told.seq): told for told in model.fresh}
-        assert sorted((event.run_id, event.seq or 0) for event in page.events) == sorted(fresh)
-        for event in page.events:
+        assert sorted((event.run_id, event.seq or 0) for event in made) == sorted(fresh)
+        for event in made:
             assert event.id is not None
             assert event.id > self.last_id
             self.last_id = event.id
@@ -202,7 +210,7 @@ class StoreMachine(RuleBasedStateMachine):
         operation, items = self.plural(runs.enqueue, [self.new_run(kind) for kind in some])
         is_plain = all(item.is_plain for item in items)
         seen = told if is_plain and way == "twice" else same
-        self.play(Move(operation, lambda: self.model.enqueue(items), seen), self.way_of(items, way))
+        self.play(Move(operation, lambda: self.model.enqueue(items), seen), way)
 
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
@@ -211,27 +219,26 @@ class StoreMachine(RuleBasedStateMachine):
             return
         new, name = self.new_run(kind), (*source.steps, *NAMES)[step % (len(source.steps) + 3)]
         operation = self.make(runs.retrigger, new, source_id=source.id, from_step=name)
-
-        def seen(result: Enqueued) -> object:
-            return told([result]) if new.is_plain and way == "twice" else result
-
-        move = Move(operation, lambda: self.model.retrigger(new, source_id=source.id, from_step=name), seen)
-        self.play(move, self.way_of([new], way))
-
-    def way_of(self, items: Sequence[NewRun], way: str) -> str:
-        """What is merged into a run is read back at the end of the transaction, so nothing may end that run in it."""
-        return "alone" if way == "with the next" and any(item.if_pending != "queue" for item in items) else way
+        self.play(Move(operation, lambda: self.model.retrigger(new, source_id=source.id, from_step=name)), way)
 
     # --- claims and leases --------------------------------------------------------------------------------
 
-    @rule(jobs=some_jobs, limit=few, lease=st.sampled_from([LEASE, LEASE, timedelta(0)]), floor=number, way=ways)
-    def claim(self, jobs: Sequence[str], limit: int, lease: timedelta, floor: int, way: str) -> None:
+    def do_claim(self, jobs: Sequence[str], limit: int, lease: timedelta, floor: int, way: str) -> None:
         waiting = served(run for run in self.model.runs.values() if run.is_claimable)
         lowest = waiting[-1].rank if floor == 0 and waiting else leases.LOWEST_RANK
         options: dict[str, Any] = {"limit": limit, "owner": "me", "token": self.new_token(), "lease": lease}
         self.tokens.append(options["token"])
         operation = self.make(leases.claim, jobs, **options, floor=lowest)
         self.play(Move(operation, lambda: self.model.claim(jobs, **options, floor=lowest)), way)
+
+    claims: ClassVar[dict[str, Any]] = {
+        "jobs": some_jobs,
+        "limit": few,
+        "lease": st.sampled_from([LEASE, LEASE, timedelta(0)]),
+        "floor": st.integers(0, 3),
+        "way": ways,
+    }
+    claim, claim_more = rule(**claims)(do_claim), rule(**claims)(do_claim)
 
     @rule(jobs=some_jobs, limit=few, max_crashes=st.integers(1, 3), held=number, way=ways)
     def claim_expired(self, jobs: Sequence[str], limit: int, max_crashes: int, held: int, way: str) -> None:
@@ -264,15 +271,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- what lease holders write -------------------------------------------------------------------------
 
-    @rule(
-        places=st.lists(number, min_size=1, max_size=3),
-        kinds=st.lists(st.sampled_from(["step", "step", "failed step", "log", "progress"]), min_size=1, max_size=2),
-        end=st.sampled_from([None, None, "completed", "completed", "forgetting", "failed", "pending"]),
-        stale=number,
-        name=number,
-        way=ways,
-    )
-    def write(self, places: list[int], kinds: list[str], end: str | None, stale: int, name: int, way: str) -> None:
+    def do_write(self, places: list[int], kinds: list[str], end: str | None, stale: int, name: int, way: str) -> None:
         picked = {run.id: run for place in places if (run := self.pick_leased(place)) is not None}
         items: list[RunWrite] = []
         for run in picked.values():
@@ -287,13 +286,21 @@ class StoreMachine(RuleBasedStateMachine):
             operation, taken = self.plural(write, items)
             self.play(Move(operation, lambda: self.model.write(taken)), way)
 
+    writes: ClassVar[dict[str, Any]] = {
+        "places": st.lists(number, min_size=1, max_size=3),
+        "kinds": st.lists(st.sampled_from(["step", "step", "failed step", "log", "progress"]), min_size=1, max_size=2),
+        "end": st.sampled_from([None, None, "pending", "failed", "completed", "forgetting"]),
+        "stale": number,
+        "name": number,
+        "way": ways,
+    }
+    write, write_more, write_most = rule(**writes)(do_write), rule(**writes)(do_write), rule(**writes)(do_write)
+
     def parts(self, run: Row, kinds: Sequence[str], name: str) -> dict[str, Any]:
-        """Steps, events and progress of one write; a step of a name is completed once."""
+        """Steps, events and progress of one write; names come again, and what is stored stays."""
         now, told, records, progress = self.bench.clock.now(), list[DraftEvent](), list[StepRecord](), None
-        if self.next is not None:
-            kinds = [kind for kind in kinds if "step" not in kind] or ["log"]
         for place, kind in enumerate(kinds):
-            step = f"{name}{run.next_step}.{place}"
+            step = f"{name}{place}"
             if kind == "progress":
                 progress = Progress(current=float(len(run.logs) + place))
                 told.append(DraftEvent(type=EventType.RUN_PROGRESS, at=now, payload_json='{"current":1}'))
@@ -336,12 +343,15 @@ class StoreMachine(RuleBasedStateMachine):
             "resume": (actions.resume, self.model.resume),
             "delete": (actions.delete, self.model.delete),
         }
+        if what == "delete":
+            self.settle()
         write, modelled = sides[what]
         operation, taken = self.plural(write, items)
         self.play(Move(operation, lambda: modelled(taken)), way)
 
     @rule(age=a_while, status=st.sampled_from(["completed", "failed", "cancelled"]), limit=few, way=ways)
     def purge_runs(self, age: timedelta, status: str, limit: int, way: str) -> None:
+        self.settle()
         options: dict[str, Any] = {"older_than": age, "status": RunStatus(status), "limit": limit}
         self.play(Move(self.make(actions.purge_runs, **options), lambda: self.model.purge_runs(**options)), way)
 
@@ -443,9 +453,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.do(events.barrier) >= 0
 
     def teardown(self) -> None:
-        move, self.next = self.next, None
-        if move is not None:
-            self._transact([move])
+        self.settle()
 
 
 # --- values -----------------------------------------------------------------------------------------------

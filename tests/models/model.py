@@ -170,7 +170,7 @@ class Model:
 
     def _tell(self, run: Row, kind: EventType, payload: Any = None, **others: Any) -> None:
         run.seq += 1
-        rest = {"step": None, "position": None, "created_at": self.now} | others
+        rest: dict[str, Any] = {"step": None, "position": None, "created_at": self.now} | others
         told = Told(run_id=run.id, seq=run.seq, type=kind, job=run.job, labels=run.labels, payload=payload, **rest)
         self.fresh.append(told)
 
@@ -184,8 +184,9 @@ class Model:
     def enqueue(self, items: Sequence[NewRun]) -> Transaction[list[Enqueued]]:
         yield sorted({item.concurrency_key for item in items if item.concurrency_key})
         self._enqueue(items)
+        early = [self._became(item) for item in items]
         yield NO_KEYS
-        return [self._became(item) for item in items]
+        return [self._later(one) for one in early]
 
     def retrigger(self, new: NewRun, *, source_id: str, from_step: str) -> Transaction[Enqueued]:
         yield [new.concurrency_key] if new.concurrency_key else NO_KEYS
@@ -194,8 +195,9 @@ class Model:
         if run is not None and run.generation == 0 and source is not None and from_step in source.steps:
             until = source.steps[from_step].position
             self._copy(run, [step for step in source.steps.values() if step.position < until])
+        early = self._became(new)
         yield NO_KEYS
-        return self._became(new)
+        return self._later(early)
 
     def _enqueue(self, items: Sequence[NewRun]) -> None:
         for item in items:
@@ -272,6 +274,11 @@ class Model:
         waiting = self._unstarted(item)
         assert waiting is not None
         return Enqueued(run=waiting.stored, disposition=Disposition.COALESCED if item.if_pending == "skip" else None)
+
+    def _later(self, early: Enqueued) -> Enqueued:
+        """What became of an item, and its run as the transaction leaves it."""
+        run = self.runs.get(early.run.id)
+        return early if run is None else Enqueued(run=run.stored, disposition=early.disposition)
 
     def _copy(self, run: Row, steps: Iterable[StepRecord]) -> None:
         for step in steps:
@@ -407,7 +414,7 @@ class Model:
             payload = None if event.payload_json is None else json.loads(event.payload_json)
             self._tell(run, event.type, payload, step=event.step, position=event.position, created_at=event.at)
             if (log := event.log) is not None:
-                rest = {"level": log.level, "message": log.message, "data_json": log.data_json}
+                rest: dict[str, Any] = {"level": log.level, "message": log.message, "data_json": log.data_json}
                 run.logs.append(LogLine(run_id=run.id, seq=run.seq, step=event.step, created_at=event.at, **rest))
         for step in item.steps:
             self._store_step(run, step)

@@ -36,6 +36,7 @@ PLAY = settings(
     deadline=None,
     suppress_health_check=CHECKS,
     print_blob=True,
+    report_multiple_bugs=False,
 )
 HUNT = settings(PLAY, max_examples=1000, derandomize=True, phases=(Phase.generate,), print_blob=False)
 """The first failure is enough, however long it is."""
