@@ -285,6 +285,9 @@ class StoreMachine(RuleBasedStateMachine):
             write = steps.write_keyed if any(item.concurrency_key for item in items) else steps.write_fast
             operation, taken = self.plural(write, items)
             self.play(Move(operation, lambda: self.model.write(taken)), way)
+            run = items[0].lease.run_id
+            if self.next is None:
+                assert self.do(steps.load_steps, run) == self.model.load_steps(run)
 
     writes: ClassVar[dict[str, Any]] = {
         "places": st.lists(number, min_size=1, max_size=3),
