@@ -50,6 +50,8 @@ number = st.integers(0, 7)
 few = st.integers(1, 3)
 some_jobs = st.sampled_from([("a",), ("b",), ("a", "b"), ("b", "a", "b")])
 a_while = st.sampled_from([timedelta(0), timedelta(seconds=10), timedelta(seconds=31), timedelta(minutes=5)])
+often: Any = rule
+"""For what is two or three rules, so that it is done more often."""
 ways = st.sampled_from(["alone", "alone", "alone", "twice", "with the next"])
 
 
@@ -238,7 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
         "floor": st.integers(0, 3),
         "way": ways,
     }
-    claim, claim_more = rule(**claims)(do_claim), rule(**claims)(do_claim)
+    claim, claim_more = often(**claims)(do_claim), often(**claims)(do_claim)
 
     @rule(jobs=some_jobs, limit=few, max_crashes=st.integers(1, 3), held=number, way=ways)
     def claim_expired(self, jobs: Sequence[str], limit: int, max_crashes: int, held: int, way: str) -> None:
@@ -285,9 +287,9 @@ class StoreMachine(RuleBasedStateMachine):
             write = steps.write_keyed if any(item.concurrency_key for item in items) else steps.write_fast
             operation, taken = self.plural(write, items)
             self.play(Move(operation, lambda: self.model.write(taken)), way)
-            run = items[0].lease.run_id
+            run_id = items[0].lease.run_id
             if self.next is None:
-                assert self.do(steps.load_steps, run) == self.model.load_steps(run)
+                assert self.do(steps.load_steps, run_id) == self.model.load_steps(run_id)
 
     writes: ClassVar[dict[str, Any]] = {
         "places": st.lists(number, min_size=1, max_size=3),
@@ -297,7 +299,7 @@ class StoreMachine(RuleBasedStateMachine):
         "name": number,
         "way": ways,
     }
-    write, write_more, write_most = rule(**writes)(do_write), rule(**writes)(do_write), rule(**writes)(do_write)
+    write, write_more, write_most = often(**writes)(do_write), often(**writes)(do_write), often(**writes)(do_write)
 
     def parts(self, run: Row, kinds: Sequence[str], name: str) -> dict[str, Any]:
         """Steps, events and progress of one write; names come again, and what is stored stays."""
