@@ -8,7 +8,7 @@ import json
 import pytest
 
 from durably.model import Ending, EventType, Progress, RunError, RunStatus, StepStatus, Verdict
-from durably.store import events, steps
+from durably.store import events, runs, steps
 from tests.support.store import (
     AT,
     Store,
@@ -283,3 +283,12 @@ async def test_a_step_that_failed_and_completed_in_one_write_has_all_its_events(
     await store.write(run, steps=(a_step(run),), events=tuple(an_event(kind) for kind in kinds))
     assert (await store.event_types(run))[2:] == [kind.value for kind in kinds]
     assert await store.is_sound()
+
+
+async def test_a_new_run_made_of_an_old_one_says_how_much_it_took_over(store: Store) -> None:
+    old = await store.leased()
+    for number, name in enumerate("abc"):
+        await store.store(a_checkpoint(old, number + 1, name, number))
+    enqueued = await store.database.run(runs.retrigger(store.new(), source_id=old.id, from_step="c"))
+    assert (enqueued.run.completed_steps, enqueued.run.next_step) == (2, 2)
+    assert enqueued.run == await store.get(enqueued.run)

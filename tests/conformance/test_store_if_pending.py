@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from durably.model import Disposition, IfPending, RunStatus, StoredRun
-from durably.store import leases, runs
+from durably.model import Change, Disposition, IfPending, RunStatus, StoredRun
+from durably.store import actions, leases, runs
 from durably.store.keys import set_limit
+from durably.store.operation import combine
 from tests.support.store import LEASE, Store, ids, run_on, wait_until_blocked
 
 MERGING: tuple[IfPending, ...] = ("skip", "replace", "reject")
@@ -230,3 +232,24 @@ async def test_a_replace_that_loses_every_target_to_claims_makes_a_run_of_its_ow
     assert replaced.disposition is Disposition.CREATED
     assert [(await store.get(run)).input_json for run in (old, new)] == ["1", "1"]
     assert await store.is_sound()
+
+
+@pytest.mark.parametrize("if_pending", ["skip", "reject"])
+@pytest.mark.parametrize("has_older", [True, False])
+async def test_a_trigger_and_a_cancel_of_the_run_that_it_met_in_one_commit(
+    store: Store, if_pending: IfPending, *, has_older: bool
+) -> None:
+    """The trigger is told of the run that it met, whatever became of that one since, and of no other."""
+    await a_waiting_run(store) if has_older else await store.leased(concurrency_key="k")
+    met = await store.trigger(concurrency_key="k")
+    new = store.new(concurrency_key="k", if_pending=if_pending)
+    change = Change(run_id=met.id, concurrency_key="k", token=store.environment.new_id())
+    both = combine([runs.enqueue.build([new]), actions.cancel.build([change])])
+    both_results: list[Any] = await store.database.run(both)
+    [enqueued], [changed] = both_results
+    assert (enqueued.run.id, enqueued.disposition) == (
+        met.id,
+        Disposition.COALESCED if if_pending == "skip" else None,
+    )
+    assert changed.done
+    assert ("run:coalesced" in await store.event_types(met)) == (if_pending == "skip")

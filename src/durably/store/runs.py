@@ -61,18 +61,31 @@ class _Items(Mapping[str, Param]):
         return 4
 
 
-def _enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
-    """Store new runs. Safe to repeat: a run with the same id is there already."""
+def _enqueue(items: Sequence[NewRun], *, is_read_back: bool = False) -> Operation[list[Enqueued]]:
+    """Store new runs. Safe to repeat: a run with the same id is there already.
+
+    What an item was merged into is also read at once: the rest of the transaction may cancel that run, and then the
+    last look does not find it any more, or another one.
+    """
     params = _Items(items)
     merges = any(item.if_pending != "queue" for item in items)
     statements = [Statement("insert_runs", params)]
     if merges:
         statements = [Statement("pin_unstarted", params), Statement("merge_runs", params), *statements]
-    reads = () if all(item.is_plain for item in items) else (Statement("read_enqueued", params),)
+    is_read = is_read_back or not all(item.is_plain for item in items)
+    reads = (Statement("read_enqueued", params),) if is_read else ()
     last = len(statements) - 1
+    if merges:
+        statements += reads
 
     def decode(results: Sequence[Rows]) -> list[Enqueued]:
-        return [_became(row) for row in results[-1]] if reads else _all_created(items, results[last])
+        if reads and not merges:
+            return [_became(row) for row in results[-1]]
+        if reads:
+            late = {row["ord"]: row for row in results[-1]}
+            early = {row["ord"]: row for row in results[last + 1]}
+            return [_became(_later(row, late.get(place))) for place, row in early.items()]
+        return _all_created(items, results[last])
 
     return Operation(
         statements=tuple(statements),
@@ -105,6 +118,11 @@ def _row(place: int, item: NewRun) -> tuple[str | int | datetime | None, ...]:
         delay,
         item.run_at,
     )
+
+
+def _later(early: rows.AnyRow, late: rows.AnyRow | None) -> rows.AnyRow:
+    """The row as it was read last, if that is still the run that it was."""
+    return late if late is not None and late["id"] == early["id"] else early
 
 
 def _became(row: rows.AnyRow) -> Enqueued:
@@ -180,7 +198,7 @@ enqueue: Write[NewRun, Enqueued] = Write("enqueue", Lane.KEYED, _enqueue, _take)
 
 def retrigger(new: NewRun, *, source_id: str, from_step: str) -> Operation[Enqueued]:
     """Store a new run with the checkpoints of `source_id` that come before the step `from_step`. Safe to repeat."""
-    stored = _enqueue([new])
+    stored = _enqueue([new], is_read_back=True)
     copy = Statement("copy_steps", {"run_id": new.id, "source_id": source_id, "from_step": from_step})
     return Operation(
         statements=(*stored.statements, copy),

@@ -1,0 +1,226 @@
+"""Executes the runs of one database one after the other, in the caller's task and time.
+
+No worker, no keeper, no timers: what a worker's loop and its maintenance do is done when it is asked for. Time passes
+only when the clock is told so; a lease ends with a crash, or never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeAlias
+
+from durably.app import Durably
+from durably.jobs import Job, Registry
+from durably.model import Event, RunStatus
+from durably.runtime.claims import Claimed, Claims
+from durably.runtime.context import Step, SyncStep
+from durably.runtime.execution import Execution, Workplace
+from durably.runtime.flusher import Flushable, Flusher
+from durably.runtime.maintenance import Maintenance
+from durably.runtime.reporting import Reporter
+from durably.runtime.threads import Threads
+from durably.runtime.trigger import Children
+from durably.store.database import Database
+from durably.store.due import look
+from durably.store.events import run_events
+from durably.store.steps import send_write
+from durably.testing.clock import ManualClock
+from durably.testing.report import Ended, ExecutionReport
+from durably.testing.script import Crashes, Script
+from durably.testing.steps import Direction, ScriptedStep, ScriptedSyncStep
+
+THREADS = 40
+_LOOK_AGAIN = timedelta(seconds=1)
+
+_ENDED: dict[RunStatus | None, Ended] = {
+    RunStatus.COMPLETED: "completed",
+    RunStatus.FAILED: "failed",
+    RunStatus.CANCELLED: "cancelled",
+    RunStatus.PENDING: "handed back",
+    None: "crashed",
+}
+
+Jobs: TypeAlias = "Job[Any, Any] | str | Iterable[Job[Any, Any] | str]"
+
+
+class Unhurried(Flusher):
+    """Sends nothing on a timer: what is not awaited rides on the run's next write, the same in every test."""
+
+    def add(self, one: Flushable) -> None:
+        """See `Flusher`."""
+
+
+class HarnessDurably(Durably):
+    """A Durably that lends what the kernel needs."""
+
+    async def kernel(self, jobs: Jobs, clock: ManualClock, deps: object) -> Kernel:
+        """A kernel on the open database."""
+        return Kernel(await self._database(), jobs, clock=clock, durably=self, deps=deps)
+
+    def reporter(self, clock: ManualClock) -> Reporter:
+        """What tells the listeners of this Durably."""
+        return Reporter(self._listeners, clock)
+
+    @property
+    def settings(self) -> Any:  # noqa: ANN401 - read by the kernel only
+        """The checked settings."""
+        return self._settings
+
+
+class Kernel:
+    """Claims runs one by one and executes them."""
+
+    def __init__(
+        self, database: Database, jobs: Jobs, *, clock: ManualClock, durably: HarnessDurably, deps: object
+    ) -> None:
+        sources = (jobs,) if isinstance(jobs, Job | str) else tuple(jobs)
+        self.worker = durably.worker(sources)
+        """Never started: it lets the Durably know the jobs by their names."""
+        known = Registry(sources)
+        found = {name: known.get(name) for name in known.names}
+        self.jobs = {name: job for name, job in found.items() if job is not None}
+        self.script = Script()
+        self.crashes = Crashes()
+        self.reports: dict[str, list[ExecutionReport]] = {}
+        """By run, in order."""
+        self._clock = clock
+        self._database = database
+        self._settings = durably.settings
+        self._registry = Registry([_directed(job, self._dress, self._left) for job in self.jobs.values()])
+        self._reporter = durably.reporter(clock)
+        self._threads = Threads(clock, name="durably-harness", count=THREADS)
+        self._place = self._workplace(deps)
+        self._claims = Claims(database, known.names, owner=clock.new_id(), settings=self._settings, environment=clock)
+        self._maintenance = Maintenance(
+            database,
+            known.names,
+            settings=self._settings,
+            environment=clock,
+            reporter=self._reporter,
+            found=lambda _: None,
+            wake=lambda: None,
+            held=tuple,
+        )
+        self._direction: Direction | None = None
+        self._abandoned: dict[str, datetime] = {}
+        """Crashed runs, and when their leases end."""
+
+    def _workplace(self, deps: object) -> Workplace:
+        return Workplace(
+            database=self._database,
+            environment=self._clock,
+            settings=self._settings,
+            reporter=self._reporter,
+            threads=self._threads,
+            children=Children(
+                self._database,
+                self._registry,
+                environment=self._clock,
+                reporter=self._reporter,
+                max_value_bytes=self._settings.max_value_bytes,
+            ),
+            loop=asyncio.get_running_loop(),
+            flusher=Unhurried(),
+            send=partial(send_write, self._database),
+            deps=deps,
+        )
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.close()
+
+    # --- one run after the other ------------------------------------------------------------------------
+
+    async def execute_next(self) -> str | None:
+        """Execute the run that is first in line now. Returns its id; None when nobody is."""
+        outlook = await self._maintenance.look_and_act()
+        while outlook.crashed:  # such a run is failed only after some time, in which nobody has renewed its lease
+            self._clock.advance(_LOOK_AGAIN)
+            outlook = await self._maintenance.look_and_act()
+        claimed = await self._claims.take(1, held=())
+        if not claimed:
+            return None
+        await self._execute(claimed[0])
+        return claimed[0].run.id
+
+    async def next_time(self) -> datetime | None:
+        """When something will be claimable that is not now: a start time comes, or the lease of a crashed run ends."""
+        outlook = await self._database.read(look(tuple(self.jobs), max_crashes=self._settings.max_crashes))
+        times = list(self._abandoned.values())
+        if outlook.next_due is not None:
+            times.append(self._clock.now() + outlook.next_due)
+        return min(times, default=None)
+
+    async def events(self, run_id: str) -> list[Event]:
+        """All stored events of a run, in order."""
+        events: list[Event] = []
+        while page := await self._database.read(run_events(run_id, after_seq=len(events))):
+            events += page
+        return events
+
+    async def _execute(self, claimed: Claimed) -> None:
+        run, job = claimed.run, self._registry.get(claimed.run.job)
+        if job is None:
+            raise LookupError(run.job)
+        self._abandoned.pop(run.id, None)
+        execution = Execution(self._place, run, job, until=claimed.until, over=lambda: None)
+        report = ExecutionReport(generation=run.generation, attempt=run.attempt, at=self._clock.now())
+        self.reports.setdefault(run.id, []).append(report)
+        self._direction = direction = Direction(
+            execution=execution,
+            report=report,
+            script=self.script,
+            crashes=self.crashes,
+            loop=self._place.loop,
+            is_blocking=not job.is_async,
+        )
+        task = asyncio.create_task(execution.run(), name=f"durably-run-{run.id}")
+        try:
+            status = await task
+        finally:
+            self._direction = None
+        report.ended = _ENDED[status]
+        if status is None and run.lease_expires_at is not None:
+            self._abandoned[run.id] = run.lease_expires_at
+        if direction.fault is not None:
+            raise direction.fault
+
+    def _dress(self, step: Step[Any] | SyncStep[Any]) -> Step[Any] | SyncStep[Any]:
+        if self._direction is None:
+            return step
+        return (
+            ScriptedStep(step, self._direction) if isinstance(step, Step) else ScriptedSyncStep(step, self._direction)
+        )
+
+    def _left(self, error: BaseException) -> None:
+        if self._direction is not None:
+            self._direction.report.exception = error
+
+
+def _directed(
+    job: Job[Any, Any], dress: Callable[[Any], object], left: Callable[[BaseException], None]
+) -> Job[Any, Any]:
+    """The job with another step in its hands, and an ear for what it raises."""
+    fn = job.fn
+
+    async def call(step: object, *given: object) -> object:
+        try:
+            return await fn(dress(step), *given)
+        except BaseException as error:
+            left(error)
+            raise
+
+    def call_blocking(step: object, *given: object) -> object:
+        try:
+            return fn(dress(step), *given)
+        except BaseException as error:
+            left(error)
+            raise
+
+    directed = copy.copy(job)
+    directed.fn = call if job.is_async else call_blocking
+    return directed

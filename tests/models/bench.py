@@ -1,0 +1,131 @@
+"""A database that does what a rule asks, at the time that the rule says, and can be broken on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import asyncpg
+
+from durably.store import catalogue
+from durably.store.database import Database, open_database
+from durably.store.engine import Channel
+from durably.store.operation import Operation, Statement
+from durably.store.postgres import PostgresEngine
+from durably.store.postgres_bind import Block
+from durably.testing import ManualClock
+from tests.support.store import fill, inner_engine, private
+
+T = TypeVar("T")
+
+TABLES = ("runs", "steps", "logs", "events", "concurrency_keys")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A block of SQL, broken: a text in it, and what stands in its place."""
+
+    name: str
+    block: str
+    text: str
+    instead: str
+
+
+class Bench:
+    """A database of its own event loop and clock. Time is a parameter of every statement, on both databases."""
+
+    def __init__(self, url: str, mutant: Mutant | None = None) -> None:
+        self.clock = ManualClock()
+        self._url = url
+        self._mutant = mutant
+        self._runner = asyncio.Runner()
+        self._database: Database
+        self._engine: Any
+        self._admin: Any = None
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._open())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._runner.run(self._close())
+        self._runner.close()
+
+    @property
+    def is_postgres(self) -> bool:
+        return self._url.startswith("postgres")
+
+    async def _open(self) -> None:
+        self._database = open_database(self._url, environment=self.clock)
+        await self._database.open()
+        self._engine = inner_engine(self._database)
+        if self._mutant is not None:
+            break_sql(self._engine, self._mutant)
+        if self.is_postgres:
+            self._admin = await asyncpg.connect(self._url)
+
+    async def _close(self) -> None:
+        await self._database.close()
+        if self._admin is not None:
+            await self._admin.close()
+
+    def do(self, operation: Operation[T], channel: Channel = Channel.KEYED) -> T:
+        """The operation in one transaction, now."""
+        plan = [self._timed(statement) for statement in operation.plan()]
+        return operation.result(self._runner.run(self._engine.transact(plan, channel, readonly=operation.readonly)))
+
+    def advance(self, by: timedelta) -> None:
+        self.clock.advance(by)
+
+    def empty(self) -> None:
+        """Forget everything but how many events there were."""
+        self.sql(*(f"DELETE FROM {{{table}}}" for table in TABLES))
+
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """What no operation shows of the keys."""
+        text = 'SELECT key, active, "limit" FROM {concurrency_keys} ORDER BY key'
+        return self._runner.run(self._sql([text]))
+
+    def sql(self, *texts: str) -> None:
+        """Statements past the operations."""
+        self._runner.run(self._sql(texts))
+
+    def _timed(self, statement: Statement) -> Statement:
+        return replace(statement, params={**statement.params, "now": self.clock.now()})
+
+    async def _sql(self, texts: Sequence[str]) -> list[Mapping[str, Any]]:
+        filled = [fill(text, postgres=self.is_postgres) for text in texts]
+        if self._admin is not None:
+            found: list[Any] = [await self._admin.fetch(text) for text in filled]
+            return [dict(row) for row in found[-1]]
+        writer = private(self._engine, "_writer")
+        raw: sqlite3.Connection = private(writer, "_raw")
+        rows: list[sqlite3.Row] = await writer.call(lambda: [raw.execute(text).fetchall() for text in filled][-1])
+        return [dict(row) for row in rows]
+
+
+def break_sql(engine: Any, mutant: Mutant) -> None:
+    """Let an engine send the broken text. A text that is not there is an error: the mutant would be none."""
+    is_postgres = isinstance(engine, PostgresEngine)
+    prefix: str = private(engine, "_prefix") if is_postgres else "durably_"
+    whole = catalogue.load("postgres" if is_postgres else "sqlite", prefix)
+    sqls = whole[mutant.block]
+    broken = tuple(replace(sql, text=sql.text.replace(mutant.text, mutant.instead)) for sql in sqls)
+    assert broken != sqls, f"{mutant.name}: {mutant.block} has no {mutant.text!r}"
+    broken = tuple(replace(sql, params=catalogue_params(sql.text)) for sql in broken)
+    known = private(engine, "_sql")
+    engine._sql = {**known, mutant.block: Block(broken) if is_postgres else broken}  # noqa: SLF001 - the point
+
+
+def catalogue_params(text: str) -> tuple[str, ...]:
+    """The parameters that a text names, in order."""
+    pattern: Any = vars(catalogue)["_PARAM"]
+    found: list[str] = pattern.findall(text)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,514 @@
+"""The state machine: random operations on a store and on the model, which must agree on every answer and every row.
+
+A rule makes a `Move`: the operation, and the model's transaction. It is done alone, twice (as after a commit in doubt),
+or together with the next one in one transaction. After every transaction all runs, keys and events are compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from durably.model import (
+    Change,
+    DraftEvent,
+    Ending,
+    Enqueued,
+    Event,
+    EventType,
+    Lease,
+    LogEntry,
+    NewRun,
+    Progress,
+    RunError,
+    RunFilter,
+    RunStatus,
+    RunWrite,
+    StepRecord,
+    StepStatus,
+)
+from durably.store import actions, due, events, keys, leases, runs, steps
+from durably.store.operation import Operation, combine
+from tests.models.bench import Bench
+from tests.models.model import Model, Row, Told, Transaction, served
+
+T = TypeVar("T")
+
+JOBS = ("a", "b")
+KEYS = ("one", "two")
+NAMES = ("x", "y", "z")
+LEASE = timedelta(seconds=30)
+MAX_CRASHES = 2
+
+number = st.integers(0, 7)
+few = st.integers(1, 3)
+some_jobs = st.sampled_from([("a",), ("b",), ("a", "b"), ("b", "a", "b")])
+a_while = st.sampled_from([timedelta(0), timedelta(seconds=10), timedelta(seconds=31), timedelta(minutes=5)])
+often: Any = rule
+"""For what is two or three rules, so that it is done more often."""
+ways = st.sampled_from(["alone", "alone", "alone", "twice", "with the next"])
+
+
+def same(result: object) -> object:
+    return result
+
+
+def told(result: Sequence[Enqueued]) -> object:
+    """A repeated plain trigger is not read back: only that it is there is certain."""
+    return [(one.run.id, one.disposition) for one in result]
+
+
+@dataclass(frozen=True, slots=True)
+class Move(Generic[T]):
+    """One operation on both sides."""
+
+    operation: Operation[T]
+    transaction: Callable[[], Transaction[T]]
+    seen: Callable[[T], object] = same
+    """What is compared of the result."""
+
+
+class StoreMachine(RuleBasedStateMachine):
+    bench: ClassVar[Bench]
+    exercised: ClassVar[set[object]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench.empty()
+        self.model = Model(self.bench.clock.now())
+        self.last_id = self.do(events.last_event_id)
+        self.gone: list[Row] = []
+        self.next: Move[Any] | None = None
+        self.written: dict[Lease, RunWrite] = {}
+        self.tokens: list[str] = []
+
+    # --- doing it on both sides -----------------------------------------------------------------------
+
+    def make(self, function: Callable[..., Operation[T]], *args: Any, **options: Any) -> Operation[T]:
+        self.exercised.add(function)
+        return function(*args, **options)
+
+    def do(self, function: Callable[..., Operation[T]], *args: Any, **options: Any) -> T:
+        return self.bench.do(self.make(function, *args, **options))
+
+    def plural(self, write: Any, items: Sequence[Any]) -> tuple[Operation[Any], Sequence[Any]]:
+        self.exercised.add(write)
+        taken = items[: write.take(items)]
+        return write.build(taken), taken
+
+    def settle(self) -> None:
+        """Do what waits to be done together with the next: nothing may delete what a trigger is to find."""
+        move, self.next = self.next, None
+        if move is not None:
+            self._transact([move])
+
+    def play(self, move: Move[Any], way: str) -> None:
+        before, self.next = self.next, None
+        if before is not None:
+            self._transact([before, move])
+        elif way == "with the next" and not move.operation.readonly:
+            self.next = move
+        else:
+            for _ in range(2 if way == "twice" and move.operation.is_repeatable else 1):
+                self._transact([move])
+
+    def _transact(self, moves: Sequence[Move[Any]]) -> None:
+        operations = [move.operation for move in moves]
+        results = self.bench.do(combine(operations)) if len(moves) > 1 else [self.bench.do(operations[0])]
+        known = dict(self.model.runs)
+        expected = self.model.apply(*(move.transaction() for move in moves))
+        for move, result, answer in zip(moves, results, expected, strict=True):
+            assert move.seen(result) == move.seen(answer)
+        self.gone += [run for id, run in known.items() if id not in self.model.runs]
+        self._compare()
+
+    def _compare(self) -> None:
+        """All runs, all keys, and the events that the transaction made."""
+        model = self.model
+        listing = self.make(runs.list_runs, RunFilter(limit=1000))
+        both: Any = self.bench.do(combine([listing, self.make(events.feed, after=self.last_id, gaps=())]))
+        found: object = both[0]
+        made: Sequence[Event] = both[1].events
+        assert found == model.list_runs(RunFilter(limit=1000))
+        rows = [(row["key"], row["active"], row["limit"]) for row in self.bench.rows()]
+        assert rows == [(name, model.active(name), key.limit) for name, key in sorted(model.keys.items())]
+        fresh = {(told.run_id, told.seq): told for told in model.fresh}
+        assert sorted((event.run_id, event.seq or 0) for event in made) == sorted(fresh)
+        for event in made:
+            assert event.id is not None
+            assert event.id > self.last_id
+            self.last_id = event.id
+            told = fresh[event.run_id, event.seq or 0]
+            self.model.events.append((event.id, told))
+            assert shown(event) == expected_event(event.id, told, model.payload(told))
+
+    # --- picking ----------------------------------------------------------------------------------------
+
+    def pick(self, place: int, *, gone: bool = False) -> Row | None:
+        """One of the newest runs; with `gone`, maybe one that was deleted."""
+        every = [*reversed(self.model.runs.values()), *(self.gone[-1:] if gone else ())]
+        return every[place % len(every)] if every else None
+
+    def pick_leased(self, place: int) -> Row | None:
+        leased = [run for run in self.model.runs.values() if run.status is RunStatus.LEASED]
+        return leased[place % len(leased)] if leased else self.pick(place)
+
+    def new_token(self) -> str:
+        return self.bench.clock.new_id()
+
+    # --- time and triggers ------------------------------------------------------------------------------
+
+    @rule(by=a_while)
+    def time_passes(self, by: timedelta) -> None:
+        if self.next is None:
+            self.bench.advance(by)
+            self.model.now = self.bench.clock.now()
+
+    def new_run(self, kind: tuple[Any, ...]) -> NewRun:
+        job, key, name, if_pending, input, priority, wait, labels = kind
+        clock = self.bench.clock
+        return NewRun(
+            id=clock.new_id(),
+            job=job,
+            input_json=str(input),
+            input_digest=str(input) if name else None,
+            idempotency_key=name,
+            concurrency_key=key,
+            if_pending=if_pending if key else "queue",
+            labels=labels,
+            priority=priority,
+            delay=None if wait is None or wait[0] == "at" else wait[1],
+            run_at=clock.now() + wait[1] if wait is not None and wait[0] == "at" else None,
+        )
+
+    kinds = st.tuples(
+        st.sampled_from(JOBS),
+        st.sampled_from((*KEYS, "one", None)),
+        st.sampled_from((None, None, *NAMES[:2])),
+        st.sampled_from(("queue", "queue", "skip", "replace", "reject")),
+        st.integers(1, 2),
+        st.sampled_from((0, 0, 1, -1)),
+        st.sampled_from(
+            (None, None, ("delay", timedelta(seconds=20)), ("at", timedelta(seconds=20)), ("at", timedelta(minutes=-5)))
+        ),
+        st.sampled_from(({}, {"tenant": "t"}, {"tenant": "t", "n": "1"})),
+    )
+
+    @initialize(some=st.lists(kinds, min_size=1, max_size=4))
+    def begin(self, some: list[tuple[Any, ...]]) -> None:
+        self.enqueue(some, "alone")
+
+    @rule(some=st.lists(kinds, min_size=1, max_size=3), way=ways)
+    def trigger(self, some: list[tuple[Any, ...]], way: str) -> None:
+        self.enqueue(some, way)
+
+    def enqueue(self, some: list[tuple[Any, ...]], way: str) -> None:
+        operation, items = self.plural(runs.enqueue, [self.new_run(kind) for kind in some])
+        is_plain = all(item.is_plain for item in items)
+        seen = told if is_plain and way == "twice" else same
+        self.play(Move(operation, lambda: self.model.enqueue(items), seen), way)
+
+    @rule(kind=kinds, place=number, step=number, way=ways)
+    def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
+        source = self.pick(place)
+        if source is None:
+            return
+        new, name = self.new_run(kind), (*source.steps, *NAMES)[step % (len(source.steps) + 3)]
+        operation = self.make(runs.retrigger, new, source_id=source.id, from_step=name)
+        self.play(Move(operation, lambda: self.model.retrigger(new, source_id=source.id, from_step=name)), way)
+
+    # --- claims and leases --------------------------------------------------------------------------------
+
+    def do_claim(self, jobs: Sequence[str], limit: int, lease: timedelta, floor: int, way: str) -> None:
+        waiting = served(run for run in self.model.runs.values() if run.is_claimable)
+        lowest = waiting[-1].rank if floor == 0 and waiting else leases.LOWEST_RANK
+        options: dict[str, Any] = {"limit": limit, "owner": "me", "token": self.new_token(), "lease": lease}
+        self.tokens.append(options["token"])
+        operation = self.make(leases.claim, jobs, **options, floor=lowest)
+        self.play(Move(operation, lambda: self.model.claim(jobs, **options, floor=lowest)), way)
+
+    claims: ClassVar[dict[str, Any]] = {
+        "jobs": some_jobs,
+        "limit": few,
+        "lease": st.sampled_from([LEASE, LEASE, timedelta(0)]),
+        "floor": st.integers(0, 3),
+        "way": ways,
+    }
+    claim, claim_more = often(**claims)(do_claim), often(**claims)(do_claim)
+
+    @rule(jobs=some_jobs, limit=few, max_crashes=st.integers(1, 3), held=number, way=ways)
+    def claim_expired(self, jobs: Sequence[str], limit: int, max_crashes: int, held: int, way: str) -> None:
+        run = self.pick_leased(held)
+        options: dict[str, Any] = {"limit": limit, "owner": "other", "token": self.new_token(), "lease": LEASE}
+        options |= {"max_crashes": max_crashes, "held": (run.id,) if run is not None and held == 0 else ()}
+        self.tokens.append(options["token"])
+        operation = self.make(leases.claim_expired, jobs, **options)
+        self.play(Move(operation, lambda: self.model.claim_expired(jobs, **options)), way)
+
+    @rule(jobs=some_jobs, limit=few, max_crashes=st.integers(1, 2), way=ways)
+    def fail_crashed(self, jobs: Sequence[str], limit: int, max_crashes: int, way: str) -> None:
+        """What is found is failed; so is, with its generation, what somebody else has taken meanwhile: not."""
+        looking = self.make(leases.crashed, jobs, max_crashes=max_crashes, limit=limit)
+        self.play(Move(looking, lambda: self.model.crashed(jobs, max_crashes=max_crashes, limit=limit)), "alone")
+        found = [run.stored for run in self.model.runs.values() if run.generation > 0][:limit]
+        if found:
+            operation = self.make(leases.fail_crashed, found, max_crashes=max_crashes)
+            self.play(Move(operation, lambda: self.model.fail_crashed(found, max_crashes=max_crashes)), way)
+
+    @rule(places=st.lists(number, min_size=1, max_size=4), older=st.integers(0, 3), lease=a_while, way=ways)
+    def renew(self, places: list[int], older: int, lease: timedelta, way: str) -> None:
+        picked = [self.pick(place, gone=True) for place in places]
+        found = {run.id: Lease(run.id, run.generation - (older == place)) for place, run in enumerate(picked) if run}
+        held = tuple(found.values())
+        renewing = self.make(leases.renew, held, lease=lease)
+        self.play(Move(renewing, lambda: self.model.renew(held, lease=lease)), way)
+        looking = self.make(leases.lapsed, held)
+        self.play(Move(looking, lambda: self.model.lapsed(held)), "alone")
+
+    # --- what lease holders write -------------------------------------------------------------------------
+
+    def do_write(self, places: list[int], kinds: list[str], end: str | None, stale: int, name: int, way: str) -> None:
+        picked = {run.id: run for place in places if (run := self.pick_leased(place)) is not None}
+        items: list[RunWrite] = []
+        for run in picked.values():
+            lease = Lease(run.id, run.generation - (stale == 1))
+            last = self.written.get(lease)
+            if stale != 2 or last is None:  # else the last write comes once more: a number is for one content only
+                parts = self.parts(run, kinds, NAMES[name % 3]) | {"ending": an_ending(end)}
+                last = self.written[lease] = a_write(run, lease, 1 if last is None else last.number + 1, **parts)
+            items.append(last)
+        if items:
+            write = steps.write_keyed if any(item.concurrency_key for item in items) else steps.write_fast
+            operation, taken = self.plural(write, items)
+            self.play(Move(operation, lambda: self.model.write(taken)), way)
+            run_id = items[0].lease.run_id
+            if self.next is None:
+                assert self.do(steps.load_steps, run_id) == self.model.load_steps(run_id)
+
+    writes: ClassVar[dict[str, Any]] = {
+        "places": st.lists(number, min_size=1, max_size=3),
+        "kinds": st.lists(st.sampled_from(["step", "step", "failed step", "log", "progress"]), min_size=1, max_size=2),
+        "end": st.sampled_from([None, None, "pending", "failed", "completed", "forgetting"]),
+        "stale": number,
+        "name": number,
+        "way": ways,
+    }
+    write, write_more, write_most = often(**writes)(do_write), often(**writes)(do_write), often(**writes)(do_write)
+
+    def parts(self, run: Row, kinds: Sequence[str], name: str) -> dict[str, Any]:
+        """Steps, events and progress of one write; names come again, and what is stored stays."""
+        now, told, records, progress = self.bench.clock.now(), list[DraftEvent](), list[StepRecord](), None
+        for place, kind in enumerate(kinds):
+            step = f"{name}{place}"
+            if kind == "progress":
+                progress = Progress(current=float(len(run.logs) + place))
+                told.append(DraftEvent(type=EventType.RUN_PROGRESS, at=now, payload_json='{"current":1}'))
+            elif kind == "log":
+                entry = LogEntry(level="info", message=f"line {place}", data_json='{"a":1}' if place else None)
+                told.append(DraftEvent(type=EventType.LOG_WRITE, at=now, step=None, log=entry))
+            else:
+                records.append(a_step(run, step, run.next_step + place, now, is_done=kind == "step"))
+                told += events_of(records[-1], now)
+        return {"steps": tuple(records), "events": tuple(told), "progress": progress}
+
+    @rule(place=number, name=number, way=ways)
+    def cancel_step(self, place: int, name: int, way: str) -> None:
+        if (run := self.pick(place)) is not None:
+            lease, step, at = Lease(run.id, run.generation), NAMES[name % 3], self.bench.clock.now()
+            event = DraftEvent(type=EventType.STEP_CANCEL, at=at, step=step, position=name)
+            operation = self.make(steps.cancel_step, lease, event)
+            self.play(
+                Move(operation, lambda: self.model.cancel_step(lease, step=step, position=name, at=at)),
+                "alone" if way == "with the next" else way,
+            )
+
+    # --- what users do ------------------------------------------------------------------------------------
+
+    def changes(self, places: Sequence[int]) -> list[Change]:
+        picked = {run.id: run for place in places if (run := self.pick(place, gone=True)) is not None}
+        return [
+            Change(run_id=run.id, concurrency_key=run.concurrency_key, token=self.new_token())
+            for run in picked.values()
+        ]
+
+    @rule(
+        places=st.lists(number, min_size=1, max_size=2), what=st.sampled_from(["cancel", "resume", "delete"]), way=ways
+    )
+    def change(self, places: list[int], what: str, way: str) -> None:
+        if not (items := self.changes(places)):
+            return
+        sides: Mapping[str, tuple[Any, Callable[[Sequence[Change]], Transaction[Any]]]] = {
+            "cancel": (actions.cancel, self.model.cancel),
+            "resume": (actions.resume, self.model.resume),
+            "delete": (actions.delete, self.model.delete),
+        }
+        if what == "delete":
+            self.settle()
+        write, modelled = sides[what]
+        operation, taken = self.plural(write, items)
+        self.play(Move(operation, lambda: modelled(taken)), way)
+
+    @rule(age=a_while, status=st.sampled_from(["completed", "failed", "cancelled"]), limit=few, way=ways)
+    def purge_runs(self, age: timedelta, status: str, limit: int, way: str) -> None:
+        self.settle()
+        options: dict[str, Any] = {"older_than": age, "status": RunStatus(status), "limit": limit}
+        self.play(Move(self.make(actions.purge_runs, **options), lambda: self.model.purge_runs(**options)), way)
+
+    @precondition(lambda self: self.next is None)
+    @rule(age=a_while, limit=st.integers(1, 9))
+    def purge_events(self, age: timedelta, limit: int) -> None:
+        options: dict[str, Any] = {"older_than": age, "limit": limit}
+        self.play(Move(self.make(events.purge_events, **options), lambda: self.model.purge_events(**options)), "alone")
+
+    # --- keys and start times -----------------------------------------------------------------------------
+
+    @rule(key=st.sampled_from(KEYS), limit=st.integers(0, 3), way=ways)
+    def set_limit(self, key: str, limit: int, way: str) -> None:
+        operation = self.make(keys.set_limit, key, limit)
+        self.play(Move(operation, lambda: self.model.set_limit(key, limit)), way)
+
+    @rule(limit=few, way=ways)
+    def purge_keys(self, limit: int, way: str) -> None:
+        self.play(Move(self.make(keys.purge_keys, limit), lambda: self.model.purge_keys(limit)), way)
+
+    @precondition(lambda self: self.next is None)
+    @rule(by=st.sampled_from([1, -1]))
+    def audit(self, by: int) -> None:
+        """A counter that something broke is found and mended."""
+        adrift = [name for name in self.model.keys if self.model.active(name) + by >= 0]
+        for name in adrift:
+            self.bench.sql(f"UPDATE {{concurrency_keys}} SET active = active + {by} WHERE key = '{name}'")
+        assert self.do(keys.find_drift) == sorted(adrift)
+        every = tuple(self.model.keys)
+        operation = self.make(keys.audit_keys, every)
+        self.play(Move(operation, lambda: self.model.audit_keys(every, adrift=adrift)), "alone")
+
+    @rule(limit=few, way=ways)
+    def release_due(self, limit: int, way: str) -> None:
+        self.play(Move(self.make(due.release_due, limit), lambda: self.model.release_due(limit)), "alone")
+        operation = self.make(due.admit_due, KEYS)
+        self.play(Move(operation, lambda: self.model.admit_due(KEYS)), way)
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @rule(jobs=some_jobs, max_crashes=st.integers(1, 3), token=number)
+    def look(self, jobs: Sequence[str], max_crashes: int, token: int) -> None:
+        operation = self.make(due.look, jobs, max_crashes=max_crashes)
+        self.play(Move(operation, lambda: self.model.look(jobs, max_crashes=max_crashes)), "alone")
+        asked = self.tokens[-1 - token % len(self.tokens)] if self.tokens else self.new_token()
+        reading = self.make(leases.claimed, jobs, token=asked)
+        self.play(Move(reading, lambda: self.model.claimed(jobs, token=asked)), "alone")
+
+    @precondition(lambda self: self.next is None)
+    @rule(
+        jobs=st.sampled_from([(), ("a",), ("b", "a"), ("none",)]),
+        statuses=st.lists(st.sampled_from(RunStatus), max_size=2),
+        labels=st.sampled_from([{}, {}, {"tenant": "t"}, {"n": "1"}]),
+        key=st.sampled_from([None, None, *KEYS]),
+        limit=few,
+    )
+    def pages(
+        self, jobs: tuple[str, ...], statuses: list[RunStatus], labels: dict[str, str], key: str | None, limit: int
+    ) -> None:
+        """Page after page, the lists are what the filter says."""
+        before: str | None = None
+        while True:
+            which = RunFilter(
+                jobs=jobs, statuses=tuple(statuses), labels=labels, concurrency_key=key, before=before, limit=limit
+            )
+            page = self.do(runs.list_runs, which)
+            assert page == self.model.list_runs(which)
+            if len(page) < limit:
+                return
+            before = page[-1].id
+
+    @precondition(lambda self: self.next is None)
+    @rule(place=number, after=number, limit=few)
+    def reads(self, place: int, after: int, limit: int) -> None:
+        """One run with all that belongs to it."""
+        run = self.pick(place, gone=True)
+        if run is None:
+            return
+        known = self.model.runs.get(run.id)
+        assert self.do(runs.get_run, run.id) == (None if known is None else known.stored)
+        assert self.do(steps.load_steps, run.id) == self.model.load_steps(run.id)
+        logs = self.do(events.load_logs, run.id, after_seq=after, limit=limit)
+        assert logs == self.model.load_logs(run.id, after_seq=after, limit=limit)
+        told = [(id, told) for id, told in self.model.events if told.run_id == run.id and told.seq > after]
+        found = self.do(events.run_events, run.id, after_seq=after, limit=limit)
+        payloads = [expected_event(id, one, self.model.payload(one)) for id, one in told[:limit]]
+        assert [shown(event) for event in found] == payloads
+
+    @precondition(lambda self: self.next is None)
+    @rule(limit=few)
+    def follows_the_feed(self, limit: int) -> None:
+        """From the beginning, page by page, every event is met once, in order."""
+        every, met, after = [id for id, _ in self.model.events], list[int](), 0
+        while page := self.do(events.feed, after=after, gaps=(), limit=limit).events:
+            met += [event.id or 0 for event in page]
+            after = met[-1]
+        assert met == every
+        assert self.do(events.last_event_id) == (every[-1] if every else 0)
+        assert self.do(events.barrier) >= 0
+
+    def teardown(self) -> None:
+        self.settle()
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+def a_write(run: Row, lease: Lease, count: int, **parts: Any) -> RunWrite:
+    return RunWrite(lease=lease, number=count, concurrency_key=run.concurrency_key, **parts)
+
+
+def a_step(run: Row, name: str, position: int, now: datetime, *, is_done: bool) -> StepRecord:
+    return StepRecord(
+        run_id=run.id,
+        name=name,
+        position=position,
+        status=StepStatus.COMPLETED if is_done else StepStatus.FAILED,
+        output_json=f'"{name}"' if is_done else None,
+        error=None if is_done else RunError(type="ValueError", message="no", step=name),
+        generation=run.generation,
+        started_at=now - timedelta(milliseconds=1500),
+        completed_at=now,
+    )
+
+
+def events_of(step: StepRecord, now: datetime) -> list[DraftEvent]:
+    end = EventType.STEP_COMPLETE if step.status is StepStatus.COMPLETED else EventType.STEP_FAIL
+    payload = None if step.error is None else '{"error":{"type":"ValueError","message":"no"}}'
+    return [
+        DraftEvent(type=EventType.STEP_START, at=step.started_at, step=step.name, position=step.position),
+        DraftEvent(type=end, at=now, step=step.name, position=step.position, payload_json=payload),
+    ]
+
+
+def an_ending(end: str | None) -> Ending | None:
+    match end:
+        case None:
+            return None
+        case "completed" | "forgetting":
+            return Ending(status=RunStatus.COMPLETED, output_json='"out"', keep_steps=end == "completed")
+        case "failed":
+            error = RunError(type="ValueError", message="broke", traceback="Trace", step="x")
+            return Ending(status=RunStatus.FAILED, error=error)
+        case _:
+            return Ending(status=RunStatus.PENDING)
+
+
+def shown(event: Event) -> tuple[object, ...]:
+    payload = None if event.payload_json is None else json.loads(event.payload_json)
+    at = event.created_at
+    return event.id, event.run_id, event.seq, event.type, event.labels, event.step, event.position, payload, at
+
+
+def expected_event(id: int, told: Told, payload: object) -> tuple[object, ...]:
+    return id, told.run_id, told.seq, told.type, told.labels, told.step, told.position, payload, told.created_at

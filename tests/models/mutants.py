@@ -1,0 +1,63 @@
+"""Stores that are broken on purpose, one mistake each, such as a slip in a .sql file would make.
+
+The quick ones are found within some seconds, and hunted in every run of the tests; the others with
+`HYPOTHESIS_PROFILE=long`.
+"""
+
+from __future__ import annotations
+
+from tests.models.bench import Mutant
+
+QUICK = frozenset(
+    {
+        "a claim takes what is held",
+        "a merge overlooks the idempotency key",
+        "an event is told to the wrong count",
+        "a renewal revives cancelled runs",
+        "a crash too many is allowed",
+        "a live run is failed for its crashes",
+        "a cancel keeps the slot",
+        "one slot too many is handed out",
+    }
+)
+
+SQLITE = (
+    Mutant("a claim takes what is held", "claim", "x.hold IS NULL", "true"),
+    Mutant("a claim does not heed its floor", "claim", "x.rank >= :floor", ":floor = :floor"),
+    Mutant("an older generation may write", "write_runs", "AND r.generation = i.generation", ""),
+    Mutant(
+        "a write in doubt is refused the second time", "write_runs", "r.writes < i.number\n", "r.writes <= i.number\n"
+    ),
+    Mutant("a new checkpoint does not forgive crashes", "write_runs", "i.completed > 0 THEN 0", "false THEN 0"),
+    Mutant("being handed back counts as an attempt", "write_runs", "attempt - (i.status = 'pending')", "attempt"),
+    Mutant("a stored step is overwritten", "write_runs", "WHERE durably_steps.status <> 'completed'", "WHERE true"),
+    Mutant("slots are handed out by id", "admit", "ORDER BY r.rank, r.id", "ORDER BY r.id"),
+    Mutant("a merge overlooks the idempotency key", "merge_runs", "d.idempotency_key = i.idempotency_key", "false"),
+    Mutant("a priority is forgotten", "insert_runs", "i.priority * :priority_us", "0 * :priority_us"),
+    Mutant("an event is told to the wrong count", "cancel_runs", "slot = 0, seq = seq + 1", "slot = 0"),
+    Mutant("a resumed run keeps its error", "resume_runs", "error = NULL, ", ""),
+    Mutant("a renewal revives cancelled runs", "renew", "AND +durably_runs.status = 'leased'", ""),
+    Mutant("a crash too many is allowed", "claim_expired", "x.crashes + 1 <", "x.crashes <"),
+    Mutant("a live run is failed for its crashes", "fail_crashed", "AND r.lease_expires_at <= :now", ""),
+    Mutant("a purge takes any status", "purge_runs", "x.status = :status AND", "x.status <> :status AND"),
+    Mutant(
+        "a purge forgets the steps",
+        "purge_runs",
+        "DELETE FROM durably_steps WHERE",
+        "DELETE FROM durably_steps WHERE 0 AND",
+    ),
+    Mutant("a key in use is forgotten", "purge_keys", "k.active = 0", "true"),
+    Mutant("an event of that very age goes", "purge_events", "old.created_at <", "old.created_at <="),
+    Mutant("a start time is missed by a hair", "release_due", "r.available_at <= :now", "r.available_at < :now"),
+    Mutant("a page repeats its neighbour's last run", "list_runs", "x.id < coalesce", "x.id <= coalesce"),
+    Mutant("a retrigger copies one step too many", "copy_steps", "s.position <", "s.position <="),
+)
+
+POSTGRES = (
+    Mutant("a cancel keeps the slot", "cancel_runs", "k.active - n.runs", "k.active"),
+    Mutant("one slot too many is handed out", "admit", '"limit" - active', '"limit" + 1 - active'),
+    Mutant("an end keeps the slot", "write_runs", "k.active - n.runs", "k.active"),
+    Mutant("an older generation may write", "write_runs", "AND r.generation = i.generation AND", "AND"),
+    Mutant("a claim takes too many", "claim", "LIMIT :limit::integer\n),", "LIMIT :limit::integer * 2\n),"),
+    Mutant("a replacement loses its input", "merge_runs", "THEN hit.input ELSE r.input", "THEN r.input ELSE r.input"),
+)
