@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from durably.app.acts import Acts
 from durably.app.looks import Looks
+from durably.app.overview import Overview
 from durably.app.triggers import Triggers
 from durably.environment import Environment, SystemEnvironment
 from durably.errors import ValidationError
@@ -26,7 +27,7 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 
-class Durably(Triggers, Looks, Acts):
+class Durably(Triggers, Looks, Overview, Acts):
     """Durable jobs on one database: triggers runs, looks at them, acts on them, and makes workers.
 
     Making one does no I/O and starts no thread: it is safe at import and before a fork. The database is opened at

@@ -5,6 +5,7 @@ the same value decoded has the plain name. `NewRun` is not stored yet and has no
 `Run` is a row whose values are decoded for the caller.
 """
 
+from durably.model.overview import Health, SeenWorker, Snapshot, Stats
 from durably.model.seen import (
     TERMINAL,
     Disposition,
@@ -54,6 +55,7 @@ __all__ = [
     "Event",
     "EventType",
     "FeedPage",
+    "Health",
     "Hold",
     "IfPending",
     "Labels",
@@ -71,6 +73,9 @@ __all__ = [
     "RunStatus",
     "RunTypes",
     "RunWrite",
+    "SeenWorker",
+    "Snapshot",
+    "Stats",
     "StepRecord",
     "StepStatus",
     "StoredRun",
