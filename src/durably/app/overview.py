@@ -59,7 +59,10 @@ class Overview(Core):
         return found
 
     async def get_stats(
-        self, job: Target[Any, Any] | str | Iterable[Target[Any, Any] | str] | None = None, *, labels: Labels | None = None
+        self,
+        job: Target[Any, Any] | str | Iterable[Target[Any, Any] | str] | None = None,
+        *,
+        labels: Labels | None = None,
     ) -> Stats:
         """Return how many runs of some jobs with some labels there are in each status, and how fast they end.
 

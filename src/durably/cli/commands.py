@@ -10,10 +10,12 @@ import typer
 
 from durably import DurablyError
 from durably.cli.loops import Loop, run
+from durably.cli.serve import serve
 from durably.cli.targets import find_durably, find_jobs, make_current_directory_importable
 from durably.cli.worker import run_worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(serve)
 
 
 @app.callback()
