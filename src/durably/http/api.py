@@ -28,7 +28,7 @@ from durably.http.query import (
     STATUSES,
 )
 from durably.http.refusal import Refusal, bad_request, not_found
-from durably.http.sse import EventStreamResponse
+from durably.http.sse import open_stream
 from durably.http.statistics import Statistics
 from durably.http.streams import Feed, RunStream, utc_now
 from durably.http.triggering import invalid_input, outcome, trigger
@@ -155,7 +155,7 @@ class Api:
         run_id, after = RUN_ID.read(request), CURSOR.read(request)
         run = await self._found(run_id, guard, "subscribe")
         stream = RunStream(self._durably, self._hub, run, after=after, now=utc_now())
-        return EventStreamResponse(stream, throttle=self._limits.sse_throttle, keep_alive=self._limits.keep_alive)
+        return await open_stream(stream, throttle=self._limits.sse_throttle, keep_alive=self._limits.keep_alive)
 
     async def feed(self, request: Request, guard: Guard) -> Response:
         """GET /runs/subscribe."""
@@ -164,7 +164,7 @@ class Api:
         which = await guard.scope_feed(wanted)
         names = None if which.job_names is None else frozenset(_possible(which.job_names))
         stream = Feed(self._durably, self._hub, (names, frozenset(which.labels.items())), after=after)
-        return EventStreamResponse(stream, throttle=self._limits.sse_throttle, keep_alive=self._limits.keep_alive)
+        return await open_stream(stream, throttle=self._limits.sse_throttle, keep_alive=self._limits.keep_alive)
 
     # --- the whole ----------------------------------------------------------------------------------
 

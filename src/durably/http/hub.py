@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TypeAlias
 
-from durably import Durably, Event, EventType, Run, UsageError
+from durably import DatabaseUnavailable, Durably, Event, EventType, Run, UsageError
 from durably.http import wire
 from durably.http.frames import OF_ONE_RUN, Frame, make_frame, thin_frame
 from durably.http.shutdown import server_is_stopping
@@ -27,6 +27,7 @@ ENOUGH = 100
 TURN = 1000
 """Deliveries after which others get their turn."""
 LOOK_SECONDS = 0.25
+JOIN_SECONDS = 10.0
 
 _logger = logging.getLogger("durably.http")
 
@@ -43,7 +44,7 @@ class Subscriber:
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self.floor = 0
-        """Frames up to this number were sent already, in another way."""
+        """Frames up to this number are not taken from now on: the client gets them in another way."""
         self.is_over = False
         """Nothing more comes: it was cut off, or the server stops."""
         self.on_over: Callable[[], object] | None = None
@@ -52,7 +53,7 @@ class Subscriber:
         """Buffer a frame; cut the subscriber off if there is no room for it."""
         if self.is_over or frame.number <= self.floor:
             return
-        if self._frames and (len(self._frames) >= MAX_FRAMES or self._bytes + len(frame.data) > MAX_BYTES):
+        if self._frames and not self._has_room(frame, MAX_FRAMES):
             _logger.info("a stream is closed: its client does not keep up, and may resume after its last id")
             self.end()
             return
@@ -62,7 +63,7 @@ class Subscriber:
 
     async def put(self, frame: Frame) -> None:
         """Buffer a frame as soon as there is room: for what is read for this subscriber alone."""
-        while len(self._frames) >= ENOUGH and not self.is_over:
+        while self._frames and not self.is_over and not self._has_room(frame, ENOUGH):
             self._emptied.clear()
             await self._emptied.wait()
         self.offer(frame)
@@ -77,6 +78,15 @@ class Subscriber:
         if self.on_over is not None:
             self.on_over()
 
+    def skip(self, number: int) -> None:
+        """Drop the frames up to this number, also those that wait."""
+        self.floor = number
+        while self._frames and self._frames[0].number <= number:
+            self._bytes -= len(self._frames.popleft().data)
+
+    def _has_room(self, frame: Frame, frames: int) -> bool:
+        return len(self._frames) < frames and self._bytes + len(frame.data) <= MAX_BYTES
+
     async def take(self, until: float) -> list[Frame]:
         """Return what has come; nothing if nothing comes until this time of the loop, or when it is over."""
         if not self._frames and not self.is_over:
@@ -84,7 +94,7 @@ class Subscriber:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self._filled.wait()
-        frames = [frame for frame in self._frames if frame.number > self.floor]
+        frames = list(self._frames)
         self._frames.clear()
         self._bytes = 0
         self._emptied.set()
@@ -180,7 +190,11 @@ class Hub:
             loop = asyncio.get_running_loop()
             reading = loop.create_task(self._read(), name="durably-hub")
             self._tasks = [reading, loop.create_task(self._watch_server(), name="durably-hub-server")]
-        await self._ready.wait()
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._ready.wait()
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"its events could not be read within {JOIN_SECONDS:g} seconds") from error
 
     def _end_if_idle(self) -> None:
         if not self._channels and not self._feeds:

@@ -65,7 +65,7 @@ class RunStream:
         if snapshot is None:  # it was deleted since it was looked up, after its end
             self.is_finished = True
             return
-        self.subscriber.floor = snapshot.seq
+        self.subscriber.skip(snapshot.seq)
         after = self._after
         while after is not None and after < snapshot.seq:
             events = await _undisturbed(self._durably.get_events(self._run, after=after, limit=PAGE))
