@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14
             $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 BIN := .venv/bin
 PEERS_IN_PYTHON := dbos absurd procrastinate pgqueuer huey
-CODE := $(wildcard src tests tools demo bench)
+CODE := $(wildcard src tests tools demo bench examples)
 PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-input
 
 help:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, Self
 
 import pytest
 
-from durably import Durably
+from durably import Durably, EventType
 from durably.http import frames, hub
+from durably.store import events as store_events
 from tests.http.jobs import JOBS, Gate, echo, fail, greet
 from tests.support.http import Frame, Site, site, until, work
 
@@ -241,7 +243,7 @@ async def test_a_stream_resumes_into_what_is_still_going_on(exact: Site) -> None
         run_id = await exact.trigger("gated")
         await gate.reached.wait()
         async with exact.of_run(run_id, after="1") as stream:
-            assert [line for line in story(await stream.until("step:complete"))][0] == "run:leased"
+            assert (await stream.until("step:complete"))[0].type == "run:leased"
             gate.opened.set()
             assert story(await stream.rest())[-2:] == ["step:complete gate", "run:complete"]
 
@@ -257,12 +259,8 @@ async def test_what_is_not_stored_any_more_is_replaced_by_the_state(exact: Site)
 
 
 async def purge_events(durably: Durably) -> None:
-    from datetime import timedelta
-
-    from durably.store.events import purge_events as operation
-
     database = await durably._database()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what time does
-    await database.run(operation(older_than=timedelta(0), limit=1000))
+    await database.run(store_events.purge_events(older_than=timedelta(0), limit=1000))
 
 
 @pytest.mark.parametrize("bad", ["x", "-1", "1.5"])
@@ -458,7 +456,7 @@ class StalledClient:
         self._port = port
         self._path = path
 
-    async def __aenter__(self) -> StalledClient:
+    async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**10)
         self._writer.write(f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await self._writer.drain()
@@ -551,5 +549,5 @@ async def test_closing_the_durably_ends_the_streams(served: Site) -> None:
 
 
 def test_a_frame_is_one_line_of_data_with_its_id() -> None:
-    made = frames.make_frame(frames.EventType.RUN_CANCEL, "r", '{"a":"\u2028"}', number=3, cursor=2)
+    made = frames.make_frame(EventType.RUN_CANCEL, "r", '{"a":"\u2028"}', number=3, cursor=2)
     assert made.data == 'id: 2\ndata: {"a":"\u2028"}\n\n'.encode()

@@ -28,7 +28,6 @@ RUN_KEYS = {
 }  # fmt: skip
 MORE_RUN_KEYS = {"attempt", "priority", "availableAt", "waitingFor"}
 STEP_KEYS = {"id", "runId", "name", "index", "status", "output", "error", "startedAt", "completedAt"}
-SILENT = uvicorn.config.LOGGING_CONFIG | {"loggers": {}}
 
 
 @dataclass
@@ -156,9 +155,18 @@ class Site:
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, *, grace: int | None = None) -> AsyncIterator[tuple[Server, int]]:
-    """Serve an application on a free port with a real uvicorn."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=grace)
+async def listening(
+    app: ASGIApp, *, grace: int | None = None, port: int = 0, closes: bool = True
+) -> AsyncIterator[tuple[Server, int]]:
+    """Serve an application on a free port with a real uvicorn. `closes`: it may close what it serves at the end."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_config=None,
+        timeout_graceful_shutdown=grace,
+        lifespan="auto" if closes else "off",
+    )
     server = Server(config)
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(SECONDS):
@@ -189,7 +197,8 @@ def query(**params: str) -> str:
 
 
 def quick(url: str, **settings: Any) -> Durably:
-    return Durably(url, **({"poll_interval": timedelta(milliseconds=50)} | settings))
+    options: dict[str, Any] = {"poll_interval": timedelta(milliseconds=50)} | settings
+    return Durably(url, **options)
 
 
 async def work(durably: Durably, *jobs: Job[Any, Any]) -> None:

@@ -49,6 +49,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     auth: Annotated[str | None, typer.Option(help="An Auth object, as module:attribute.")] = None,
+    *,
     worker: Annotated[bool, typer.Option("--worker", help="Also work on these jobs, in this process.")] = False,
     concurrency: Annotated[int | None, typer.Option(min=1, help="How many runs the worker executes at once.")] = None,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that answers and runs may take after a signal.")] = 10.0,

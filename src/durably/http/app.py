@@ -118,19 +118,27 @@ def create_app(
     `on_request` is called before each request, after `auth.authenticate`: for what is to be started lazily.
     Raises ValidationError, UsageError.
     """
-    if auth is not None and not isinstance(auth, Auth):
+    if auth is not None and not _is_auth(auth):
         raise ValidationError("auth", f"must be an Auth, not {type(auth).__name__}")
     for name, value in (("sse_throttle", sse_throttle), ("keep_alive", keep_alive)):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not _is_number(value):
             raise ValidationError(name, f"must be a number of seconds, not {value!r}")
     if keep_alive <= 0:
         raise ValidationError("keep_alive", f"{keep_alive} must be over 0; 15 s is usual")
-    if not isinstance(max_body_bytes, int) or max_body_bytes < 1:
+    if not _is_number(max_body_bytes) or max_body_bytes < 1:
         raise ValidationError("max_body_bytes", f"{max_body_bytes!r} must be a whole number, at least 1")
     hub = Hub(durably)
     limits = Limits(sse_throttle=sse_throttle, keep_alive=keep_alive, max_body_bytes=max_body_bytes)
     api = Api(durably, KnownJobs(durably, jobs), hub, limits)
     return DurablyApp(_Endpoint(api, auth, on_request), durably, hub)
+
+
+def _is_auth(given: object) -> bool:
+    return isinstance(given, Auth)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 def _path(scope: Scope) -> str:

@@ -33,5 +33,5 @@ class KnownJobs:
     def _jobs_of(source: Target[Any, Any] | str) -> list[Target[Any, Any]]:
         if isinstance(source, Target) and not isinstance(source, Job):
             return [source]
-        registry = Registry([source])  # type: ignore[list-item] # what is no job at all gets its error from there
+        registry = Registry([source])  # what is no job at all gets its error from there
         return [job for name in registry.names if (job := registry.get(name)) is not None]

@@ -73,7 +73,7 @@ class RunStream:
                 after = None
             else:
                 yield [self._frame(event) for event in events if _is_past(event, snapshot)]
-                after = events[-1].seq
+                after = min(events[-1].seq or 0, snapshot.seq)
         if after is None or after > snapshot.seq:
             yield self._state(snapshot)
         self.is_finished = snapshot.run.is_terminal

@@ -1,0 +1,1 @@
+"""Applications that use durably, run by the tests."""
