@@ -271,5 +271,6 @@ def test_a_wrong_setting_is_named(options: dict[str, Any], field: str) -> None:
 
 
 def test_what_is_no_job_is_refused() -> None:
+    no_jobs: Any = [print]
     with pytest.raises(UsageError, match="not a job"):
-        create_app(Durably("sqlite:///:memory:"), jobs=[print])  # type: ignore[list-item]
+        create_app(Durably("sqlite:///:memory:"), jobs=no_jobs)

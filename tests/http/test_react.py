@@ -15,18 +15,39 @@ from typing import Any
 import pytest
 
 from durably import Durably, Step, job
-from tests.http.jobs import Greeting, fail
-from tests.support.http import listening, until
 from durably.http import create_app
 from durably.http.app import DurablyApp
+from tests.http.jobs import Greeting, fail
+from tests.support.http import listening, until
 
 CLIENT = Path(__file__).parent / "react_client"
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "react_client"
 TOLD = [
-    "mounted", "leased", "progress", "logs", "listed as leased", "steps counted", "restart the server", "open the gate",
-    "completed", "output", "listed as completed", "close the gate", "followed", "cancelled", "deleted", "gone", "steps", "refused",
-    "invalid", "trigger others", "filtered", "paged", "second page",
-]  # fmt: skip
+    "mounted",
+    "leased",
+    "let it begin",
+    "progress",
+    "logs",
+    "listed as leased",
+    "steps counted",
+    "restart the server",
+    "open the gate",
+    "completed",
+    "output",
+    "listed as completed",
+    "close the gate",
+    "followed",
+    "cancelled",
+    "deleted",
+    "gone",
+    "steps",
+    "refused",
+    "invalid",
+    "trigger others",
+    "filtered",
+    "paged",
+    "second page",
+]
 
 
 def node(name: str) -> str:
@@ -60,6 +81,7 @@ class Stage:
 
     def __init__(self, durably: Durably) -> None:
         self.durably = durably
+        self.begun = asyncio.Event()
         self.gate = asyncio.Event()
         self.port = 0
         self._server: Any = None
@@ -67,6 +89,7 @@ class Stage:
         @job("greet")
         async def greet(step: Step, greeting: Greeting) -> dict[str, str]:
             await step.run("first", lambda: 1)
+            await self.begun.wait()
             step.log.info("waiting for %s", greeting.name)
             step.progress(1, greeting.times, "waiting")
             await self.gate.wait()
@@ -115,7 +138,7 @@ async def test_the_react_client_works_unmodified(stage: Stage, client: Path) -> 
                 what, told_value = json.loads(line)
                 told[what] = told_value
                 await follow(stage, what)
-                if what in {"close the gate", "restart the server", "open the gate", "trigger others"}:
+                if what in {"let it begin", "close the gate", "restart the server", "open the gate", "trigger others"}:
                     process.stdin.write(b"\n")
                     await process.stdin.drain()
             complaint = (await process.stderr.read()).decode()
@@ -140,6 +163,8 @@ async def follow(stage: Stage, what: str) -> None:
             await stage.stop()
             await stage.start()
             await until(lambda: stage._app.streams >= 5)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - all are back
+        case "let it begin":
+            stage.begun.set()
         case "open the gate":
             stage.gate.set()
         case "close the gate":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -170,7 +171,7 @@ async def test_a_body_over_the_limit_is_a_413(served: Site) -> None:
     status, text = said(await served.client.post("/trigger", content=big))
     assert (status, "4,194,304" in text) == (413, True)
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(5):
             yield b" " * (1024 * 1024)
 
@@ -236,7 +237,7 @@ async def test_steps_have_their_nine_keys_in_order(served: Site) -> None:
 
 
 async def test_values_come_as_they_were_stored(served: Site) -> None:
-    value = {"big": 2**70, "float": 1e16, "text": "ä\u2028\n\0", "none": None, "deep": [[[{}]]]}
+    value: dict[str, Any] = {"big": 2**70, "float": 1e16, "text": "ä\u2028\n\0", "none": None, "deep": [[[{}]]]}
     run = await served.run(await ended(served, echo, value))
     assert run["input"] == run["output"] == value
     assert isinstance(run["output"]["float"], float)
@@ -286,8 +287,8 @@ async def listed(served: Site, durably: Durably) -> list[str]:
 async def ids(served: Site, *params: tuple[str, str]) -> list[str]:
     response = await served.get("/runs", params=list(params))
     assert response.status_code == 200, response.text
-    found = response.json()
-    assert isinstance(found, list)
+    found: list[dict[str, Any]] = response.json()
+    assert type(found) is list
     return [run["id"] for run in found]
 
 

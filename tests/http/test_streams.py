@@ -31,7 +31,7 @@ OF_THE_RUN: dict[str, set[str]] = {
     "run:fail": {"error", "failedStepName"},
     "run:cancel": set(),
 }
-OF_THE_FEED = OF_THE_RUN | {
+OF_THE_FEED: dict[str, set[str]] = OF_THE_RUN | {
     "run:trigger": set(),
     "run:leased": set(),
     "run:complete": set(),
@@ -462,12 +462,13 @@ class StalledClient:
         await self._writer.drain()
         head = await self._reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
-        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        self._transport: Any = self._writer.transport
+        self._transport.pause_reading()
         return self
 
     async def read_all(self) -> bytes:
         """Return the body of what has arrived, its chunks joined."""
-        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        self._transport.resume_reading()
         async with asyncio.timeout(20):
             raw = await self._reader.read(-1)
         body = b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -139,7 +139,7 @@ class Site:
     @asynccontextmanager
     async def stream(
         self, path: str, params: Any = None, *, after: str | None = None, headers: dict[str, str] | None = None
-    ) -> AsyncIterator[EventSource]:
+    ) -> AsyncGenerator[EventSource, None]:
         """Open a stream. The headers have arrived on entering."""
         headers = (headers or {}) | ({} if after is None else {"Last-Event-ID": after})
         async with self.client.stream("GET", self.base + path, params=params, headers=headers) as response:
@@ -157,7 +157,7 @@ class Site:
 @asynccontextmanager
 async def listening(
     app: ASGIApp, *, grace: int | None = None, port: int = 0, closes: bool = True
-) -> AsyncIterator[tuple[Server, int]]:
+) -> AsyncGenerator[tuple[Server, int], None]:
     """Serve an application on a free port with a real uvicorn. `closes`: it may close what it serves at the end."""
     config = uvicorn.Config(
         app,
@@ -181,7 +181,9 @@ async def listening(
 
 
 @asynccontextmanager
-async def site(durably: Durably, *, jobs: Sequence[Target[Any, Any] | str] = (), **options: Any) -> AsyncIterator[Site]:
+async def site(
+    durably: Durably, *, jobs: Sequence[Target[Any, Any] | str] = (), **options: Any
+) -> AsyncGenerator[Site, None]:
     """Serve a Durably alone."""
     app = create_app(durably, jobs=jobs, **options)
     async with (

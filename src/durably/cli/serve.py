@@ -75,8 +75,8 @@ def _make_app(durably: Durably, jobs: Sequence[Job[Any, Any] | str], auth: str |
         if error.name not in {"starlette", "anyio"}:
             raise
         raise UsageError(f"{error.name} is not installed: pip install 'durably[http]'") from error
-    found = None if auth is None else find_attribute(auth, field="--auth")
-    if found is not None and not isinstance(found, Auth):
+    found: Any = None if auth is None else find_attribute(auth, field="--auth")
+    if found is not None and Auth not in type(found).__mro__:
         raise ValidationError("--auth", f"{auth} is no Auth object but of type {type(found).__name__}")
     if found is None and host not in {"127.0.0.1", "::1", "localhost"}:
         _logger.warning("everybody who reaches %s may do everything: give --auth, or stay on 127.0.0.1", host)

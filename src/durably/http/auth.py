@@ -130,10 +130,12 @@ class Guard:
 
 def rejection(error: HTTPException) -> Response:
     """Return what an HTTPException of a hook says."""
-    detail: object = error.detail
-    if isinstance(detail, str):
-        return PlainTextResponse(detail, status_code=error.status_code, headers=error.headers)
-    return JSONResponse(detail, status_code=error.status_code, headers=error.headers)
+    kind = PlainTextResponse if _is_text(error.detail) else JSONResponse  # FastAPI's takes any JSON
+    return kind(error.detail, status_code=error.status_code, headers=error.headers)
+
+
+def _is_text(detail: object) -> bool:
+    return isinstance(detail, str)
 
 
 async def call_hook(hook: Callable[..., object], *arguments: object) -> Any:  # noqa: ANN401 - whatever the hook returns

@@ -213,8 +213,8 @@ def _since(event: Event, leased_at: datetime | None) -> str:
 
 
 def _error(event: Event) -> dict[str, Any]:
-    found = _parsed(event).get("error")
-    return found if isinstance(found, dict) else {}
+    found: dict[str, Any] | None = _parsed(event).get("error")
+    return found or {}
 
 
 def _inner(event: Event) -> str:

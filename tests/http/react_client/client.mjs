@@ -50,6 +50,7 @@ await until("mounted", () => job && !list.isLoading && !filtered.isLoading);
 const { runId } = await job.trigger({ name: "ada", times: 3 });
 watched(runId);
 await until("leased", () => job.isLeased && run.isLeased);
+await told("let it begin");
 await until("progress", () => job.progress?.message === "waiting" && list.runs[0]?.progress?.message === "waiting");
 await until("logs", () => job.logs.length >= 1 && logs.logs.length >= 1);
 await until("listed as leased", () => list.runs[0]?.id === runId && list.runs[0].status === "leased");
