@@ -462,8 +462,10 @@ class StalledClient:
         await self._writer.drain()
         head = await self._reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
-        self._transport: Any = self._writer.transport
-        self._transport.pause_reading()
+        transport: object = self._writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.pause_reading()
         return self
 
     async def read_all(self) -> bytes:

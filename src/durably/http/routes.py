@@ -47,6 +47,11 @@ _TRIGGER = {
 
 def routes_of(api: Api, openapi: Handler) -> tuple[Route, ...]:
     """Return the routes over an api."""
+    return (*_looks(api), *_acts(api), *_whole(api, openapi))
+
+
+def _looks(api: Api) -> tuple[Route, ...]:
+    """Making runs and looking at them."""
     one = (RUN_ID,)
     return (
         Route(
@@ -79,6 +84,13 @@ def routes_of(api: Api, openapi: Handler) -> tuple[Route, ...]:
             summary="Follow the events of many runs",
             answers=None, parameters=(JOB_NAMES, LABELS, CURSOR), errors=_BAD,
         ),
+    )  # fmt: skip
+
+
+def _acts(api: Api) -> tuple[Route, ...]:
+    """Acting on runs."""
+    one = (RUN_ID,)
+    return (
         Route(
             method="POST", path="/retrigger", handler=api.retrigger, name="retrigger",
             summary="Trigger a run again that has ended, as a new run", answers=m.Again, parameters=one, errors=_ACT,
@@ -95,6 +107,12 @@ def routes_of(api: Api, openapi: Handler) -> tuple[Route, ...]:
             method="DELETE", path="/run", handler=api.delete, name="deleteRun",
             summary="Delete a run that has ended, with its steps and logs", answers=m.Done, parameters=one, errors=_ACT,
         ),
+    )  # fmt: skip
+
+
+def _whole(api: Api, openapi: Handler) -> tuple[Route, ...]:
+    """What concerns no single run."""
+    return (
         Route(
             method="GET", path="/jobs", handler=api.jobs, name="listJobs", summary="List the jobs that are known here",
             answers=m.JobView, is_list=True, errors={},
