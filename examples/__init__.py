@@ -1,1 +1,1 @@
-"""Applications that trigger runs in transactions of their own: Flask, FastAPI, Django."""
+"""Applications that use durably, run by the tests."""

@@ -9,10 +9,10 @@ import pytest
 
 from durably.model import (
     AppliedMigration,
+    Condition,
     Connections,
     ExpiredLeases,
     Finding,
-    Health,
     IndexSize,
     Level,
     ServerState,
@@ -39,7 +39,7 @@ def a_table(**fields: object) -> TableSize:
     return replace(table, **fields)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - named by the test
 
 
-WELL = Health(
+WELL = Condition(
     is_server=True,
     now=NOW,
     skew=timedelta(0),
@@ -57,8 +57,8 @@ NEWER = AppliedMigration(version=2, name="next", serves=1, applied_at=NOW)
 
 
 def findings(**fields: object) -> list[Finding]:
-    health = replace(WELL, **fields)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - named by the test
-    return [finding for finding in diagnose(health) if finding.level is not Level.OK]
+    condition = replace(WELL, **fields)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - named by the test
+    return [finding for finding in diagnose(condition) if finding.level is not Level.OK]
 
 
 def test_nine_checks_say_that_all_is_well() -> None:

@@ -16,6 +16,7 @@ from durably.app.acts import Acts
 from durably.app.care import Care
 from durably.app.core import DatabaseSource
 from durably.app.looks import Looks
+from durably.app.overview import Overview
 from durably.app.triggers import Triggers, refuse_connection
 from durably.environment import Environment, SystemEnvironment
 from durably.errors import ValidationError
@@ -36,7 +37,7 @@ OutputT = TypeVar("OutputT")
 _logger = logging.getLogger("durably.configuration")
 
 
-class Durably(Triggers, Looks, Acts, Care):
+class Durably(Triggers, Looks, Overview, Acts, Care):
     """Durable jobs on one database: triggers runs, looks at them, acts on them, and makes workers.
 
     Making one does no I/O and starts no thread: it is safe at import and before a fork. The database is opened at

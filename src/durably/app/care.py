@@ -14,7 +14,7 @@ from durably.model import TERMINAL, Event, Finding, KeyLimit, Labels, Run, Table
 from durably.rules.diagnosis import diagnose
 from durably.rules.naming import check_delay, check_labels
 from durably.runtime.acting import check_ended
-from durably.runtime.diagnosis import read_health
+from durably.runtime.diagnosis import read_condition
 from durably.runtime.history import newest_events, next_events, run_events
 from durably.runtime.reading import check_count, check_page, check_run_id, check_statuses, names_of
 from durably.store import care
@@ -72,7 +72,7 @@ class Care(Core):
         minute. Writes nothing. Raises SchemaError when there are no tables yet, DatabaseUnavailable.
         """
         served = None if jobs is None else names_of(jobs)
-        return diagnose(await read_health(await self._database(), self._environment, served=served))
+        return diagnose(await read_condition(await self._database(), self._environment, served=served))
 
     async def table_sizes(self) -> list[TableSize]:
         """Return how large durably's tables are; on SQLite the file counts as one, in pages."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar, overload
 
 from durably.app.core import Core
@@ -37,6 +38,7 @@ from durably.runtime.reading import (
     types_of,
 )
 from durably.store import events as store_events
+from durably.store import overview
 from durably.store import runs as store_runs
 from durably.store import steps as store_steps
 from durably.store.database import Database
@@ -106,6 +108,7 @@ class Looks(Core):
         labels: Labels | None = None,
         concurrency_key: str | None = None,
         before: Run[Any] | str | None = None,
+        offset: int = 0,
         limit: int = 100,
     ) -> list[Run[OutputT]]: ...
     @overload
@@ -117,6 +120,7 @@ class Looks(Core):
         labels: Labels | None = None,
         concurrency_key: str | None = None,
         before: Run[Any] | str | None = None,
+        offset: int = 0,
         limit: int = 100,
     ) -> list[Run[object]]: ...
     async def get_runs(
@@ -127,12 +131,14 @@ class Looks(Core):
         labels: Labels | None = None,
         concurrency_key: str | None = None,
         before: Run[Any] | str | None = None,
+        offset: int = 0,
         limit: int = 100,
     ) -> list[Run[Any]]:
         """Return a page of the runs that meet all conditions, newest first; at most 1000.
 
         Several jobs or statuses mean any of them. The next page is the one `before` the last run of this one: pages
-        neither shift nor repeat while runs come and go. Raises ValidationError.
+        neither shift nor repeat while runs come and go. `offset` skips that many runs, which takes longer the more
+        they are. Raises ValidationError.
         """
         which = RunFilter(
             jobs=names_of(job),
@@ -142,7 +148,13 @@ class Looks(Core):
             before=None if before is None else check_run_id(before, field="before"),
             limit=check_page(limit),
         )
-        found = await (await self._database()).read(store_runs.list_runs(which))
+        database = await self._database()
+        if check_count(offset, field="offset"):
+            last = await database.read(overview.skip_runs(which, offset=min(offset, 1 << 40)))
+            if last is None:
+                return []
+            which = replace(which, before=last)
+        found = await database.read(store_runs.list_runs(which))
         types: RunTypes[Any] = types_of(job) if isinstance(job, Target) else PLAIN_TYPES
         return [to_run(stored, types) for stored in found]
 

@@ -18,11 +18,13 @@ from durably.cli.feed import events
 from durably.cli.listing import runs
 from durably.cli.loops import Loop, run
 from durably.cli.processes import supervise, worker_command
+from durably.cli.serve import serve
 from durably.cli.sources import Sources
 from durably.cli.targets import find_durably, find_jobs, make_current_directory_importable
 from durably.cli.worker import WorkerOptions, run_worker
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command()(serve)
 
 
 @app.callback()

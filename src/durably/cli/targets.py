@@ -47,6 +47,13 @@ def find_jobs(specs: Sequence[str]) -> list[Job[Any, Any] | str]:
     return jobs
 
 
+def find_attribute(spec: str, *, field: str) -> object:
+    """Return what `module:attribute` names. Raises ValidationError, naming `field`."""
+    if ":" not in spec:
+        raise ValidationError(field, f"{spec!r} must look like module:attribute")
+    return _find(spec, field=field)
+
+
 def _is_iterable(found: object) -> TypeGuard[Iterable[object]]:
     return isinstance(found, Iterable)
 

@@ -5,12 +5,12 @@ the same value decoded has the plain name. `NewRun` is not stored yet and has no
 `Run` is a row whose values are decoded for the caller.
 """
 
-from durably.model.health import (
+from durably.model.condition import (
     AppliedMigration,
+    Condition,
     Connections,
     ExpiredLeases,
     Finding,
-    Health,
     IndexSize,
     KeyLimit,
     Level,
@@ -18,6 +18,7 @@ from durably.model.health import (
     TableSize,
     WaitingJob,
 )
+from durably.model.overview import Health, SeenWorker, Snapshot, Stats
 from durably.model.seen import (
     TERMINAL,
     Disposition,
@@ -60,6 +61,7 @@ __all__ = [
     "AppliedMigration",
     "Change",
     "Changed",
+    "Condition",
     "Connections",
     "Disposition",
     "DraftEvent",
@@ -92,7 +94,10 @@ __all__ = [
     "RunStatus",
     "RunTypes",
     "RunWrite",
+    "SeenWorker",
     "ServerState",
+    "Snapshot",
+    "Stats",
     "StepRecord",
     "StepStatus",
     "StoredRun",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
-from durably.model import Finding, Health, Level
+from durably.model import Condition, Finding, Level
 
 MAX_SKEW = timedelta(seconds=1)
 MAX_EXPIRED = timedelta(seconds=10)
@@ -24,58 +24,60 @@ MAX_SLOT_BYTES = 1024 * 1024 * 1024
 _SHOWN = 5
 _ROUNDED = 10
 
-_Check = Callable[[Health], Iterator[Finding]]
+_Check = Callable[[Condition], Iterator[Finding]]
 
 
-def diagnose(health: Health) -> list[Finding]:
+def diagnose(condition: Condition) -> list[Finding]:
     """The findings of all checks, in their order; a check that found nothing says that it is ok."""
-    return [finding for name, check, well in _CHECKS for finding in _findings(name, check(health), well)]
+    return [finding for name, check, well in _CHECKS for finding in _findings(name, check(condition), well)]
 
 
 def _findings(name: str, found: Iterator[Finding], well: str) -> Sequence[Finding]:
     return list(found) or [Finding(check=name, level=Level.OK, message=well)]
 
 
-def _schema(health: Health) -> Iterator[Finding]:
-    version = max((migration.version for migration in health.migrations), default=0)
-    if version > health.newest:
-        message = f"the database has schema version {version}, this durably knows {health.newest}; it still serves it"
+def _schema(condition: Condition) -> Iterator[Finding]:
+    version = max((migration.version for migration in condition.migrations), default=0)
+    if version > condition.newest:
+        message = (
+            f"the database has schema version {version}, this durably knows {condition.newest}: it still serves it"
+        )
         yield _warning("schema", message, "upgrade durably here when the deployment is over")
 
 
-def _clock(health: Health) -> Iterator[Finding]:
-    if abs(health.skew) > MAX_SKEW + health.uncertainty:
-        direction = "ahead of" if health.skew > timedelta(0) else "behind"
-        message = f"this machine's clock is {_span(abs(health.skew))} {direction} the database's"
+def _clock(condition: Condition) -> Iterator[Finding]:
+    if abs(condition.skew) > MAX_SKEW + condition.uncertainty:
+        direction = "ahead of" if condition.skew > timedelta(0) else "behind"
+        message = f"this machine's clock is {_span(abs(condition.skew))} {direction} the database's"
         remedy = "run NTP on both; leases are safe, for the database's clock judges them, but times in logs are not"
         yield _warning("clock", message, remedy)
 
 
-def _wake_ups(health: Health) -> Iterator[Finding]:
-    if health.connections.hears is False:
+def _wake_ups(condition: Condition) -> Iterator[Finding]:
+    if condition.connections.hears is False:
         message = "LISTEN hears nothing, probably because of a pooler: workers only poll, and runs start later"
         yield _warning("wake-ups", message, "give a direct connection as listen_url= (DURABLY_LISTEN_URL)")
 
 
-def _slots(health: Health) -> Iterator[Finding]:
-    if health.drifted_keys:
-        message = f"slots are miscounted, or free beside waiting runs: {_names(health.drifted_keys)}"
+def _slots(condition: Condition) -> Iterator[Finding]:
+    if condition.drifted_keys:
+        message = f"slots are miscounted, or free beside waiting runs: {_names(condition.drifted_keys)}"
         yield _problem("slots", message, "run a worker: it mends them within two minutes; report it if they come back")
 
 
-def _leases(health: Health) -> Iterator[Finding]:
-    for late in health.expired:
-        age = health.now - late.since
+def _leases(condition: Condition) -> Iterator[Finding]:
+    for late in condition.expired:
+        age = condition.now - late.since
         if age > MAX_EXPIRED:
             message = f"{_runs(late.runs)} of {late.job!r} expired up to {_span(age)} ago, and nobody continues them"
             yield _problem("leases", message, f"start a worker that has {late.job!r}; look at the logs of the last one")
 
 
-def _jobs(health: Health) -> Iterator[Finding]:
-    for waiting in health.waiting:
-        age = health.now - waiting.since
+def _jobs(condition: Condition) -> Iterator[Finding]:
+    for waiting in condition.waiting:
+        age = condition.now - waiting.since
         count = f"{_runs(waiting.runs)} of {waiting.job!r} waiting for {_span(max(age, timedelta(0)))}"
-        if health.served is not None and waiting.job not in health.served:
+        if condition.served is not None and waiting.job not in condition.served:
             message = f"{count}, and no job here has this name"
             remedy = "start a worker that has it, or cancel them; those with a concurrency key keep its slot"
             yield _problem("jobs", message, remedy)
@@ -84,50 +86,50 @@ def _jobs(health: Health) -> Iterator[Finding]:
             yield _warning("jobs", message, "start a worker that has it; those with a concurrency key keep its slot")
 
 
-def _bloat(health: Health) -> Iterator[Finding]:
-    if not health.is_server:
-        yield from _free_pages(health)
+def _bloat(condition: Condition) -> Iterator[Finding]:
+    if not condition.is_server:
+        yield from _free_pages(condition)
         return
-    for table in health.tables:
+    for table in condition.tables:
         if table.dead > max(MIN_DEAD, MAX_DEAD_SHARE * (table.entries + table.dead)):
             when = f"last vacuumed {table.vacuumed_at:%Y-%m-%d %H:%M}" if table.vacuumed_at else "never vacuumed"
             message = f"{table.name} has {table.dead:,} dead rows beside {table.entries:,} live ones; {when}"
             yield _warning("bloat", message, f"VACUUM {table.name}; then see why autovacuum does not")
-    for index in health.indexes:
+    for index in condition.indexes:
         if index.bytes > max(MIN_INDEX_BYTES, MAX_INDEX_GROWTH * index.expected):
             message = f"index {index.name} takes {_size(index.bytes)} where about {_size(index.expected)} would do"
             yield _warning("bloat", message, f"REINDEX INDEX CONCURRENTLY {index.name}")
 
 
-def _free_pages(health: Health) -> Iterator[Finding]:
-    for file in health.tables:
+def _free_pages(condition: Condition) -> Iterator[Finding]:
+    for file in condition.tables:
         if file.dead > max(MIN_FREE_PAGES, MAX_FREE_SHARE * file.entries):
             free = _size(file.bytes * file.dead // max(file.entries, 1))
             message = f"{free} of the {_size(file.bytes)} of {file.name} are free; new rows will use them"
             yield _warning("bloat", message, "to give them back: stop the workers and run VACUUM")
 
 
-def _autovacuum(health: Health) -> Iterator[Finding]:
-    if not health.server.is_vacuuming:
+def _autovacuum(condition: Condition) -> Iterator[Finding]:
+    if not condition.server.is_vacuuming:
         message = "autovacuum is off on this server: tables and indexes will only grow"
         yield _problem("autovacuum", message, "ALTER SYSTEM SET autovacuum = on, and reload")
-    if off := [table.name for table in health.tables if not table.is_vacuumed]:
+    if off := [table.name for table in condition.tables if not table.is_vacuumed]:
         remedy = f"ALTER TABLE {off[0]} RESET (autovacuum_enabled)"
         yield _problem("autovacuum", f"autovacuum is off for {_names(off)}", remedy)
-    oldest = health.server.oldest_transaction
+    oldest = condition.server.oldest_transaction
     if oldest is not None and oldest > MAX_TRANSACTION:
         message = f"a transaction is open for {_span(oldest)}: no vacuum removes what died since"
         remedy = "find it (SELECT pid, query FROM pg_stat_activity ORDER BY xact_start LIMIT 1) and end it"
         yield _warning("autovacuum", message, remedy)
 
 
-def _wal(health: Health) -> Iterator[Finding]:
-    size = health.connections.wal_bytes
+def _wal(condition: Condition) -> Iterator[Finding]:
+    size = condition.connections.wal_bytes
     if size is not None and size > MAX_WAL_BYTES:
         message = f"the write-ahead log has {_size(size)}: some connection reads for very long"
         remedy = "end long reads of the file (an open shell, a backup); an idle worker then truncates the log"
         yield _warning("wal", message, remedy)
-    kept = health.server.slot_bytes
+    kept = condition.server.slot_bytes
     if kept is not None and kept > MAX_SLOT_BYTES:
         message = f"an idle replication slot keeps {_size(kept)} of the write-ahead log"
         yield _warning("wal", message, "drop the slot (pg_drop_replication_slot), or bring its reader back")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from durably.environment import Environment
-from durably.model import Health
+from durably.model import Condition
 from durably.store import care, keys
 from durably.store.database import Database
 
 
-async def read_health(database: Database, environment: Environment, *, served: Collection[str] | None) -> Health:
+async def read_condition(database: Database, environment: Environment, *, served: Collection[str] | None) -> Condition:
     """Everything that is known of the database. Raises DatabaseUnavailable."""
     before = environment.now()
     clock = await database.read(care.read_clock())
     after = environment.now()
-    return Health(
+    return Condition(
         is_server=database.is_parallel,
         now=clock,
         skew=before + (after - before) / 2 - clock,

@@ -49,7 +49,7 @@ def load(dialect: str, prefix: str) -> Catalogue:
     """All blocks of a dialect, with `prefix` before the table names. A dialect's block wins over a common one."""
     names: dict[str, str] = {}
     fragments = {table: prefix + table for table in TABLES}
-    for file in ("common", dialect, f"{dialect}_inside", f"{dialect}_care"):
+    for file in ("common", "overview", dialect, *(f"{dialect}_{part}" for part in ("inside", "care", "overview"))):
         text = files("durably.store").joinpath("sql", f"{file}.sql").read_text(encoding="utf-8")
         parts = _HEAD.split(text)[1:]
         for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

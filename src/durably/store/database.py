@@ -146,6 +146,16 @@ class Database:
         except TimeoutError as error:
             raise DatabaseUnavailable(f"no answer within {timeout:g} seconds") from error
 
+    async def read_aside(self, operation: Operation[T], *, timeout: float) -> T:
+        """Like `read`, once, for what takes long: on a connection of its own where others would wait for it."""
+        self._check_open()
+        channel = Channel.ASIDE if self._engine.is_parallel else Channel.READ
+        try:
+            async with asyncio.timeout(timeout):
+                return await engines.run(self._engine, operation, channel)
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"no answer within {timeout:g} seconds") from error
+
     def on_wake(self, callback: Callable[[Wake], None]) -> Callable[[], None]:
         """Call back in this loop after commits of this and of other processes. Returns the function that ends it."""
         if not self._is_listening:

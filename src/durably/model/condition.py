@@ -1,4 +1,4 @@
-"""What is known of a database's health: facts as they were read, and what they mean for the one who looks after it."""
+"""What is known of a database's condition: facts as they were read, and what they mean for who looks after it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Connections:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Condition:
     """Everything that was read for a diagnosis."""
 
     is_server: bool

@@ -1,0 +1,63 @@
+"""Counts of runs for clients: counting takes a while, so what was counted serves all who ask within some seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from durably import Durably, RunStatus, Stats
+from durably.http import wire
+
+FRESH_SECONDS = 2.0
+MAX_KEPT = 100
+
+_Key: TypeAlias = tuple[frozenset[str] | None, frozenset[tuple[str, str]]]
+
+
+class Statistics:
+    """Counts at most once in two seconds for each filter, however many ask."""
+
+    def __init__(self, durably: Durably) -> None:
+        self._durably = durably
+        self._kept: dict[_Key, tuple[float, asyncio.Task[str]]] = {}
+
+    async def of(self, jobs: frozenset[str] | None, labels: Mapping[str, str]) -> str:
+        """Return the counts as JSON. Raises DatabaseUnavailable."""
+        now = asyncio.get_running_loop().time()
+        self._kept = {
+            key: (at, task) for key, (at, task) in self._kept.items() if now < at + FRESH_SECONDS and not _failed(task)
+        }
+        key: _Key = (jobs, frozenset(labels.items()))
+        if key not in self._kept:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = now, asyncio.ensure_future(self._count(jobs, labels))
+        return await asyncio.shield(self._kept[key][1])
+
+    async def _count(self, jobs: frozenset[str] | None, labels: Mapping[str, str]) -> str:
+        if jobs == frozenset():
+            return stats_json(Stats(counts={}, oldest_pending=None, ended={}))
+        return stats_json(await self._durably.get_stats(None if jobs is None else sorted(jobs), labels=labels))
+
+
+def stats_json(stats: Stats) -> str:
+    """Return the statistics as the wire has them."""
+    total = {status: sum(counts.get(status, 0) for counts in stats.counts.values()) for status in RunStatus}
+    jobs = [{"jobName": job, **_filled(counts, RunStatus)} for job, counts in stats.counts.items()]
+    ended = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+    members = {
+        "total": wire.text(_filled(total, RunStatus)),
+        "jobs": wire.text(jobs),
+        "oldestPending": "null" if stats.oldest_pending is None else wire.run_json(stats.oldest_pending),
+        "perMinute": wire.text(_filled(stats.ended, ended)),
+    }
+    return wire.compose(members)
+
+
+def _filled(counts: Mapping[RunStatus, int], statuses: Iterable[RunStatus]) -> dict[str, int]:
+    return {str(status): counts.get(status, 0) for status in statuses}
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

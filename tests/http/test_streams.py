@@ -1,0 +1,556 @@
+"""The two event streams, read over real sockets: what they tell, in which order, and when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Self
+
+import pytest
+
+from durably import Durably, EventType
+from durably.http import frames, hub
+from durably.store import events as store_events
+from tests.http.jobs import JOBS, Gate, echo, fail, greet
+from tests.support.http import Frame, Site, site, until, work
+
+ADA = {"name": "ada"}
+COMMON = {"type", "runId", "jobName", "labels"}
+FULL = COMMON | {"timestamp", "sequence"}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+OF_THE_RUN: dict[str, set[str]] = {
+    "run:leased": {"input", "leaseOwner", "leaseExpiresAt"},
+    "run:progress": {"progress"},
+    "step:start": {"stepName", "stepIndex"},
+    "step:complete": {"stepName", "stepIndex", "output", "duration"},
+    "step:fail": {"stepName", "stepIndex", "error"},
+    "log:write": {"stepName", "level", "message", "data"},
+    "run:complete": {"output", "duration"},
+    "run:fail": {"error", "failedStepName"},
+    "run:cancel": set(),
+}
+OF_THE_FEED: dict[str, set[str]] = OF_THE_RUN | {
+    "run:trigger": set(),
+    "run:leased": set(),
+    "run:complete": set(),
+    "run:fail": set(),
+    "run:delete": set(),
+    "run:coalesced": {"skippedInput", "skippedLabels"},
+    "step:complete": {"stepName", "stepIndex"},
+    "step:cancel": {"stepName", "stepIndex"},
+}
+GREETED = [
+    "run:leased",
+    "step:start hello",
+    "log:write hello",
+    "step:complete hello",
+    "run:progress",
+    "step:start bye",
+    "log:write bye",
+    "step:complete bye",
+    "run:progress",
+    "run:complete",
+]
+
+
+@pytest.fixture
+async def exact(durably: Durably) -> AsyncIterator[Site]:
+    """Give a server that thins nothing out."""
+    async with site(durably, jobs=JOBS, sse_throttle=0) as opened:
+        yield opened
+
+
+def story(got: list[Frame]) -> list[str]:
+    return [str(frame) for frame in got]
+
+
+def timeless(frame: Frame) -> dict[str, Any]:
+    """Return the event without its duration: who resumes after the lease knows its time less exactly."""
+    return {name: value for name, value in frame.data.items() if name != "duration"}
+
+
+def tasks(name: str) -> int:
+    return sum(task.get_name() == name for task in asyncio.all_tasks())
+
+
+def check_keys(got: list[Frame], common: set[str], further: dict[str, set[str]]) -> None:
+    for frame in got:
+        expected = common | further[frame.type]
+        if frame.type == "log:write" and "data" not in frame.data:
+            expected -= {"data"}
+        assert set(frame.data) == expected, frame
+        assert frame.id is not None
+
+
+# --- one run -----------------------------------------------------------------------------------------
+
+
+async def test_headers_come_before_any_event(served: Site) -> None:
+    run_id = await served.trigger("greet", ADA)
+    async with served.of_run(run_id) as stream, served.feed() as feed:
+        for response in (stream.response, feed.response):
+            assert response.headers["content-type"] == "text/event-stream"
+            assert response.headers["cache-control"] == "no-cache"
+            assert response.headers["connection"] == "keep-alive"
+
+
+async def test_a_run_is_told_from_its_lease_to_its_end_and_then_the_stream_ends(exact: Site) -> None:
+    run_id = await exact.trigger("greet", ADA, labels={"a": "b"})
+    async with exact.of_run(run_id) as stream:
+        await until(lambda: exact.app.streams)
+        await work(exact.durably, greet)
+        got = await stream.rest()
+    assert [line for line in story(got) if line != "run:progress"] == [x for x in GREETED if x != "run:progress"]
+    check_keys(got, FULL, OF_THE_RUN)
+    by_type = {frame.type: frame.data for frame in got}
+    assert {frame.data["runId"] for frame in got} == {run_id}
+    assert by_type["run:leased"]["labels"] == {"a": "b"}
+    assert by_type["run:leased"]["input"] == {"name": "ada", "times": 1}
+    assert by_type["run:leased"]["leaseOwner"]
+    assert TIME.fullmatch(by_type["run:leased"]["leaseExpiresAt"])
+    assert by_type["run:progress"]["progress"] == {"current": 2, "total": 2}
+    assert by_type["step:complete"]["output"] == "bye ada"
+    assert by_type["log:write"]["level"] == "info"
+    assert by_type["run:complete"]["output"] == {"said": "hello ada, bye ada"}
+    assert by_type["run:complete"]["duration"] >= 0
+    sequences = [frame.data["sequence"] for frame in got]
+    assert sequences == sorted(set(sequences))
+    assert all(TIME.fullmatch(frame.data["timestamp"]) for frame in got)
+
+
+async def test_a_failed_step_is_told_with_its_error(exact: Site) -> None:
+    run_id = await exact.trigger("fail")
+    async with exact.of_run(run_id) as stream:
+        await until(lambda: exact.app.streams)
+        await work(exact.durably, fail)
+        got = await stream.rest()
+    assert story(got) == ["run:leased", "step:start boom", "step:fail boom", "run:fail"]
+    check_keys(got, FULL, OF_THE_RUN)
+    assert got[2].data["error"] == got[3].data["error"] == "it went wrong"
+    assert got[3].data["failedStepName"] == "boom"
+
+
+async def test_a_stream_that_comes_late_begins_with_the_state(exact: Site) -> None:
+    gate = Gate()
+    async with exact.durably.worker([gate.job()]):
+        run_id = await exact.trigger("gated")
+        await gate.reached.wait()
+        async with exact.of_run(run_id) as stream:
+            await stream.until("run:progress")  # it is not awaited: now it is stored
+        async with exact.of_run(run_id) as stream:
+            leased, progress = await stream.take(2)
+            gate.opened.set()
+            rest = await stream.rest()
+    assert [leased.type, progress.type] == ["run:leased", "run:progress"]
+    assert (leased.data["sequence"], progress.data["sequence"]) == (0, 0)
+    check_keys([leased, progress, *rest], FULL, OF_THE_RUN)
+    assert progress.data["progress"] == {"current": 1}
+    assert story(rest) == ["step:complete gate", "run:complete"]
+
+
+async def test_the_state_of_a_run_that_has_ended_is_its_end(served: Site) -> None:
+    completed, failed = await served.trigger("greet", ADA), await served.trigger("fail")
+    cancelled = await served.trigger("tagged")
+    await served.act("cancel", cancelled)
+    await work(served.durably, greet, fail)
+    expected: dict[str, dict[str, Any]] = {
+        completed: {"type": "run:complete", "output": {"said": "hello ada, bye ada"}, "duration": 0},
+        failed: {"type": "run:fail", "error": "it went wrong", "failedStepName": ""},
+        cancelled: {"type": "run:cancel"},
+    }
+    for run_id, data in expected.items():
+        async with served.of_run(run_id) as stream:
+            [frame] = await stream.rest()
+        assert {key: frame.data[key] for key in data} == data
+        check_keys([frame], FULL, OF_THE_RUN)
+        assert frame.data["sequence"] == 0
+    await until(lambda: not served.app.streams)
+
+
+async def test_a_pending_run_is_silent_until_it_is_cancelled(exact: Site) -> None:
+    run_id = await exact.trigger("greet", ADA)
+    async with exact.of_run(run_id) as stream:
+        await until(lambda: exact.app.streams)
+        await exact.act("cancel", run_id)
+        assert story(await stream.rest()) == ["run:cancel"]
+
+
+async def test_the_terminal_state_is_stored_before_it_is_told(exact: Site) -> None:
+    gate = Gate()
+    async with exact.durably.worker([gate.job()]):
+        run_id = await exact.trigger("gated")
+        async with exact.of_run(run_id) as stream:
+            gate.opened.set()
+            await stream.until("run:complete")
+            assert (await exact.run(run_id))["status"] == "completed"
+
+
+async def test_subscribers_do_not_disturb_one_another(exact: Site) -> None:
+    run_id = await exact.trigger("greet", ADA)
+    async with exact.of_run(run_id) as one, exact.of_run(run_id) as two:
+        async with exact.of_run(run_id):
+            await until(lambda: exact.app.streams == 3)
+        await until(lambda: exact.app.streams == 2)
+        await work(exact.durably, greet)
+        first, second = story(await one.rest()), story(await two.rest())
+    assert first == second
+    assert first[-1] == "run:complete"
+
+
+async def test_a_replaced_input_is_the_one_that_the_lease_tells(exact: Site) -> None:
+    more = {"concurrencyKey": "k"}
+    run_id = await exact.trigger("greet", ADA, **more)
+    async with exact.of_run(run_id) as stream:
+        await until(lambda: exact.app.streams)
+        await exact.trigger("greet", {"name": "bob"}, coalesce="replace", **more)
+        await work(exact.durably, greet)
+        got = await stream.rest()
+    assert got[0].data["input"] == {"name": "bob", "times": 1}
+
+
+# --- resuming ----------------------------------------------------------------------------------------
+
+
+async def test_a_stream_resumes_in_the_middle_without_missing_or_repeating(exact: Site) -> None:
+    run_id = await exact.trigger("greet", ADA)
+    async with exact.of_run(run_id, after="0") as stream:
+        await until(lambda: exact.app.streams)
+        await work(exact.durably, greet)
+        whole = await stream.rest()
+    for place in range(len(whole)):
+        async with exact.of_run(run_id, after=whole[place].id) as stream:
+            got = await stream.rest()
+        assert [timeless(frame) for frame in got] == [timeless(frame) for frame in whole[place + 1 :]]
+    assert not exact.app.streams
+
+
+async def test_a_query_parameter_resumes_too_and_the_header_wins(exact: Site) -> None:
+    run_id = await exact.trigger("greet", ADA)
+    await work(exact.durably, greet)
+    async with exact.stream("/subscribe", {"runId": run_id, "lastEventId": "1"}) as stream:
+        whole = await stream.rest()
+    assert len(whole) >= len(GREETED) - 1
+    params = {"runId": run_id, "lastEventId": "1"}
+    async with exact.stream("/subscribe", params, after=whole[-2].id) as stream:
+        assert story(await stream.rest()) == ["run:complete"]
+
+
+async def test_a_stream_resumes_into_what_is_still_going_on(exact: Site) -> None:
+    gate = Gate()
+    async with exact.durably.worker([gate.job()]):
+        run_id = await exact.trigger("gated")
+        await gate.reached.wait()
+        async with exact.of_run(run_id, after="1") as stream:
+            assert (await stream.until("step:complete"))[0].type == "run:leased"
+            gate.opened.set()
+            assert story(await stream.rest())[-2:] == ["step:complete gate", "run:complete"]
+
+
+async def test_what_is_not_stored_any_more_is_replaced_by_the_state(exact: Site) -> None:
+    run_id = await exact.trigger("greet", ADA)
+    await work(exact.durably, greet)
+    await purge_events(exact.durably)
+    for after in ("1", "999"):
+        async with exact.of_run(run_id, after=after) as stream:
+            [frame] = await stream.rest()
+        assert (frame.type, frame.data["sequence"]) == ("run:complete", 0)
+
+
+async def purge_events(durably: Durably) -> None:
+    database = await durably._database()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what time does
+    await database.run(store_events.purge_events(older_than=timedelta(0), limit=1000))
+
+
+@pytest.mark.parametrize("bad", ["x", "-1", "1.5"])
+async def test_a_cursor_that_is_none_is_a_400(served: Site, bad: str) -> None:
+    run_id = await served.trigger("greet", ADA)
+    for path in ("/subscribe", "/runs/subscribe"):
+        response = await served.get(path, params={"runId": run_id}, headers={"Last-Event-ID": bad})
+        assert (response.status_code, "Last-Event-ID" in response.json()["error"]) == (400, True)
+        response = await served.get(path, params={"runId": run_id, "lastEventId": bad})
+        assert (response.status_code, "lastEventId" in response.json()["error"]) == (400, True)
+
+
+async def test_a_resumed_run_is_told_to_who_comes_back(exact: Site) -> None:
+    run_id = await exact.trigger("fail")
+    await work(exact.durably, fail)
+    async with exact.of_run(run_id) as stream:
+        [failed] = await stream.rest()
+    async with exact.of_run(run_id, after=failed.id) as stream:
+        assert await stream.rest() == []
+    await exact.act("resume", run_id)
+    async with exact.of_run(run_id, after=failed.id) as stream:
+        assert story(await stream.take(1)) == ["run:resume"]
+        await work(exact.durably, fail)
+        assert story(await stream.rest())[-1] == "run:fail"
+
+
+# --- many runs ---------------------------------------------------------------------------------------
+
+
+async def test_the_feed_tells_everything_thinly(exact: Site) -> None:
+    async with exact.feed() as feed:
+        await until(lambda: exact.app.streams)
+        run_id = await exact.trigger("greet", ADA, labels={"a": "b"}, concurrencyKey="k")
+        await exact.trigger("greet", {"name": "bob"}, concurrencyKey="k", coalesce="skip", labels={"c": "d"})
+        await work(exact.durably, greet)
+        got = await feed.until("run:complete")
+        again = (await exact.act("retrigger", run_id)).json()["runId"]
+        await exact.act("cancel", again)
+        await exact.act("delete", run_id)
+        last = await feed.take(3)
+    check_keys([*got, *last], COMMON, OF_THE_FEED)
+    assert story(got)[:3] == ["run:trigger", "run:coalesced", "run:leased"]
+    assert got[1].data["skippedInput"] == {"name": "bob", "times": 1}
+    assert (got[1].data["skippedLabels"], got[1].data["labels"]) == ({"c": "d"}, {"a": "b"})
+    assert [line for line in story(got)[2:] if line != "run:progress"] == [x for x in GREETED if x != "run:progress"]
+    assert [(frame.type, frame.data["runId"]) for frame in last] == [
+        ("run:trigger", again),
+        ("run:cancel", again),
+        ("run:delete", run_id),
+    ]
+
+
+async def test_a_cancelled_step_is_told_by_the_feed_after_the_cancel(exact: Site) -> None:
+    gate = Gate()
+    async with exact.durably.worker([gate.job()]), exact.feed() as feed:
+        run_id = await exact.trigger("gated")
+        await gate.reached.wait()
+        await exact.act("cancel", run_id)
+        got = await feed.until("step:cancel")
+    check_keys(got, COMMON, OF_THE_FEED)
+    assert story(got)[-2:] == ["run:cancel", "step:cancel gate"]
+
+
+async def test_an_idempotent_trigger_is_told_by_nobody(exact: Site) -> None:
+    async with exact.feed() as feed:
+        await until(lambda: exact.app.streams)
+        first = await exact.trigger("greet", ADA, idempotencyKey="k")
+        await exact.trigger("greet", ADA, idempotencyKey="k")
+        await exact.act("cancel", first)
+        assert story(await feed.take(2)) == ["run:trigger", "run:cancel"]
+
+
+async def test_the_feed_is_filtered_by_jobs_and_labels(exact: Site) -> None:
+    async with (
+        exact.feed(("jobName", "echo"), ("jobName", "greet"), ("label.a", "b"), ("status", "ignored")) as some,
+        exact.feed(("jobName", "no such job!")) as none,
+    ):
+        await until(lambda: exact.app.streams == 2)
+        await exact.trigger("echo", 1)
+        await exact.trigger("fail", labels={"a": "b"})
+        wanted = await exact.trigger("echo", 1, labels={"a": "b", "c": "d"})
+        [frame] = await some.take(1)
+        assert frame.data["runId"] == wanted
+        exact.app.close_streams()
+        assert await none.rest() == []
+
+
+async def test_the_feed_resumes_without_missing_or_repeating(exact: Site) -> None:
+    ids = [await exact.trigger("echo", number) for number in range(6)]
+    async with exact.feed(after="0") as feed:
+        whole = await feed.take(6)
+    assert [frame.data["runId"] for frame in whole] == ids
+    async with exact.feed(after=whole[2].id) as feed:
+        assert [frame.data for frame in await feed.take(3)] == [frame.data for frame in whole[3:]]
+        new = [await exact.trigger("echo", number) for number in range(3)]
+        assert [frame.data["runId"] for frame in await feed.take(3)] == new
+    async with exact.feed(("jobName", "no such job!"), after="0") as none:
+        await exact.trigger("echo", 0)
+        exact.app.close_streams()
+        assert await none.rest() == []
+
+
+async def test_a_feed_that_has_caught_up_joins_the_others(exact: Site) -> None:
+    await exact.trigger("echo", 0)
+    async with exact.feed() as first, exact.feed(("jobName", "echo"), after="0") as resumed:
+        await until(lambda: exact.app.streams == 2)
+        await resumed.take(1)
+        ids = [await exact.trigger("echo", 1)]
+        await first.take(1)
+        await resumed.take(1)
+        async with asyncio.timeout(20):
+            while tasks("durably-feed"):
+                ids.append(await exact.trigger("echo", 2))
+                assert (await first.take(1))[0].data == (await resumed.take(1))[0].data
+        more = [await exact.trigger("echo", number) for number in range(5)]
+        assert [frame.data["runId"] for frame in await resumed.take(5)] == more
+
+
+async def test_who_resumes_beside_writers_gets_everything_once(exact: Site) -> None:
+    async def write() -> None:
+        for number in range(60):
+            await exact.trigger("echo", number)
+
+    async def read() -> list[str]:
+        got, after = list[str](), "0"
+        while len(got) < 60:
+            async with exact.feed(after=after) as feed:
+                for frame in await feed.take(min(7, 60 - len(got))):
+                    got.append(frame.data["runId"])
+                    after = frame.id
+        return got
+
+    _, *read_ids = await asyncio.gather(write(), read(), read())
+    stored = [run.id for run in reversed(await exact.durably.get_runs(limit=1000))]
+    assert [sorted(ids) for ids in read_ids] == [sorted(stored)] * 2
+
+
+# --- slow clients, thinning out, keeping alive ----------------------------------------------------------
+
+
+async def test_progress_is_thinned_out_and_the_last_one_comes_before_the_end(durably: Durably) -> None:
+    async with site(durably, jobs=JOBS, sse_throttle=60) as served:
+        run_id = await served.trigger("greet", ADA)
+        async with served.of_run(run_id) as stream, served.feed() as feed:
+            await until(lambda: served.app.streams == 2)
+            await work(durably, greet)
+            for got in (await stream.rest(), await feed.until("run:complete")):
+                progress = [frame for frame in got if frame.type == "run:progress"]
+                assert progress[-1].data["progress"] == {"current": 2, "total": 2}
+                assert story(got)[-2:] == ["run:progress", "run:complete"]
+                assert [int(frame.id or 0) for frame in got] == sorted(int(frame.id or 0) for frame in got)
+
+
+async def test_a_silent_stream_is_kept_alive_by_comments(durably: Durably) -> None:
+    async with site(durably, jobs=JOBS, keep_alive=0.05) as served:
+        run_id = await served.trigger("greet", ADA)
+        async with served.of_run(run_id) as stream, served.feed() as feed:
+            assert {await stream.comment(), await stream.comment(), await feed.comment()} == {": keep-alive"}
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_resumes(
+    durably: Durably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MAX_BYTES", 100_000)
+    monkeypatch.setattr("durably.http.sse.FAREWELL_SECONDS", 0.2)
+    filler = {"concurrencyKey": "k", "coalesce": "skip"}
+    async with site(durably, jobs=JOBS, sse_throttle=0) as served:
+        run_id = await served.trigger("echo", 0, concurrencyKey="k")
+        async with stalled(served, "/runs/subscribe") as client:
+            await until(lambda: served.app.streams)
+            count = 0
+            while served.app.streams:
+                count += 1
+                await served.trigger("echo", "x" * 500_000, **filler)
+            received = await client.read_all()
+        blocks = received.split(b"\n\n")[:-1]
+        ids = [int(line[4:]) for block in blocks for line in block.split(b"\n") if line.startswith(b"id: ")]
+        assert 0 < len(ids) < count
+        async with served.feed(after=str(ids[-1])) as feed:
+            rest = [int(frame.id or 0) for frame in await feed.take(count - len(ids))]
+        assert [*ids, *rest] == list(range(ids[0], ids[0] + count))
+        assert (await served.run(run_id))["status"] == "pending"
+
+
+def stalled(served: Site, path: str) -> StalledClient:
+    return StalledClient(served.port, path)
+
+
+class StalledClient:
+    """Opens a stream, and reads nothing of it until it is told to."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._port = port
+        self._path = path
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**10)
+        self._writer.write(f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await self._writer.drain()
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        transport: object = self._writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.pause_reading()
+        return self
+
+    async def read_all(self) -> bytes:
+        """Return the body of what has arrived, its chunks joined."""
+        self._transport.resume_reading()
+        async with asyncio.timeout(20):
+            raw = await self._reader.read(-1)
+        body = b""
+        while raw:
+            size, _, raw = raw.partition(b"\r\n")
+            length = int(size or b"0", 16)
+            body += raw[:length]
+            raw = raw[length + 2 :]
+        return body
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
+
+
+async def test_a_client_that_leaves_frees_everything_within_a_second(served: Site) -> None:
+    run_id = await served.trigger("greet", ADA)
+    async with served.feed():  # what listens for other processes begins with the first stream, and stays
+        await until(lambda: served.app.streams)
+    await until(lambda: not tasks("durably-tail"))
+    before = len(asyncio.all_tasks())
+    for path in (f"/subscribe?runId={run_id}", "/runs/subscribe", "/runs/subscribe?lastEventId=0"):
+        async with stalled(served, path):
+            await until(lambda: served.app.streams)
+        async with asyncio.timeout(1):
+            await until(lambda: not served.app.streams)
+    await until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_many_streams_cost_one_reader(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = await served.trigger("echo", 1)
+    clients = [stalled(served, f"/subscribe?runId={run_id}") for _ in range(150)]
+    clients += [stalled(served, "/runs/subscribe") for _ in range(150)]
+    await asyncio.gather(*(client.__aenter__() for client in clients))
+    await until(lambda: served.app.streams == 300)
+    await until(lambda: tasks("durably-stream") == 300)
+    database = await served.durably._database()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what is counted
+    reads = list[object]()
+    read = database.read
+
+    async def counted(operation: Any, **options: Any) -> Any:
+        reads.append(operation.statements[-1].name)
+        return await read(operation, **options)
+
+    monkeypatch.setattr(database, "read", counted)
+    await work(served.durably, echo)
+    received = await asyncio.gather(*(client.read_all() for client in clients[:150]))
+    assert all(b"run:complete" in body for body in received)
+    assert reads.count("feed") < 30
+    assert len(reads) - reads.count("run_snapshot") < 60
+    for client in clients:
+        await client.__aexit__()
+    await until(lambda: not served.app.streams)
+
+
+# --- the end of the server ------------------------------------------------------------------------------
+
+
+async def test_closing_the_streams_ends_them_cleanly_and_lets_none_begin(served: Site) -> None:
+    run_id = await served.trigger("greet", ADA)
+    async with served.of_run(run_id) as stream, served.feed() as feed, served.feed(after="0") as resumed:
+        await resumed.take(1)
+        await until(lambda: served.app.streams == 3)
+        served.app.close_streams()
+        assert await stream.rest() == await feed.rest() == await resumed.rest() == []
+    async with served.feed() as late:
+        assert await late.rest() == []
+    assert not served.app.streams
+
+
+async def test_closing_the_durably_ends_the_streams(served: Site) -> None:
+    async with served.feed() as feed:
+        await until(lambda: served.app.streams)
+        await served.durably.close()
+        assert await feed.rest() == []
+    async with served.feed() as feed:
+        await until(lambda: served.app.streams)
+        await served.trigger("echo", 1)
+        assert story(await feed.take(1)) == ["run:trigger"]
+
+
+def test_a_frame_is_one_line_of_data_with_its_id() -> None:
+    made = frames.make_frame(EventType.RUN_CANCEL, "r", '{"a":"\u2028"}', number=3, cursor=2)
+    assert made.data == 'id: 2\ndata: {"a":"\u2028"}\n\n'.encode()
