@@ -114,6 +114,7 @@ class Clients:
     ) -> None:
         world, database = process.world, self.history.database
         began, error = world.now, None
+        self.history.begun.append(kind)
         try:
             result = await call()
         except DurablyError as raised:

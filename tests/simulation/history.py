@@ -117,6 +117,10 @@ class History:
         """Run and seq of each event that the subscriber was given."""
         self.stopped: list[tuple[str, float, int]] = []
         """Processes whose worker was stopped in good order: when, and the last transaction then."""
+        self.started: list[tuple[str, float]] = []
+        """When each process began to work."""
+        self.begun: list[str] = []
+        """The kinds of calls that were begun, whether or not anybody was told of their end."""
         self.raw: sqlite3.Connection = vars(vars(database.engine)["_writer"])["_raw"]
         self.raw.create_function("audit_txn", 0, self._txn)
         self.raw.executescript(_TRIGGERS)

@@ -192,6 +192,7 @@ class Stage:
         durably = self._durably(process)
         scene = Scene(self.history, process, self.executions, self.trouble)
         async with durably.worker([scripted, leaf], deps=scene.provide):
+            self.history.started.append((process.name, self.world.now))
             await stop.wait()
         await durably.close()
         self.history.stopped.append((process.name, self.world.now, self.database.transaction))

@@ -182,6 +182,7 @@ class SimulatedDatabase:
         self.engine = SqliteEngine(parse_url("sqlite:///:memory:"), self.environment)
         self._listeners: list[tuple[Process, asyncio.AbstractEventLoop, Callable[[Wake], None]]] = []
         self._is_open = False
+        self._turn = asyncio.Lock()
         self._loop = self._server.start(self._serve)
 
     def open(self) -> None:
@@ -222,20 +223,28 @@ class SimulatedDatabase:
         if fate.loss in _UNDONE:
             await self._lose(request)
             return
-        self.transaction += 1
         try:
-            rows = await self.engine.transact(request.statements, request.channel, readonly=request.readonly)
+            rows = await self._commit(request)
         except Exception as error:  # noqa: BLE001  # it belongs to the one who waits
-            self.observe(request, False)  # noqa: FBT003  # it was not committed
             await self._answer(request, None, error)
             return
-        self.observe(request, True)  # noqa: FBT003  # it was committed
         if fate.loss is Loss.CRASH_AFTER:
             request.process.die()
         elif fate.loss is Loss.AFTER:
             await self._answer(request, None, DatabaseUnavailable("the connection broke after the commit"))
         else:
             await self._answer(request, rows, None)
+
+    async def _commit(self, request: Request) -> list[Rows]:
+        async with self._turn:
+            self.transaction += 1
+            try:
+                rows = await self.engine.transact(request.statements, request.channel, readonly=request.readonly)
+            except Exception:
+                self.observe(request, False)  # noqa: FBT003  # it was not committed
+                raise
+            self.observe(request, True)  # noqa: FBT003  # it was committed
+            return rows
 
     async def _lose(self, request: Request) -> None:
         self.observe(request, False)  # noqa: FBT003  # it was not committed
