@@ -140,6 +140,8 @@ class History:
         self.transactions[number] = Transaction(world.now, request.process.name, names)
         lost = "" if request.fate.loss is Loss.NONE else f" ({request.fate.loss.value})"
         world.note(f"{request.process.name:10} #{number} {names}{lost}")
+        if request.readonly:
+            return
         for row in self.raw.execute("SELECT * FROM audit WHERE n > ? ORDER BY n", (self._read,)):
             self._read = row["n"]
             world.note(f"{'':10}   {row['kind']} {row['run_id']} {row['old'] or ''} -> {row['new'] or ''}")

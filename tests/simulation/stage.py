@@ -138,7 +138,7 @@ class Stage:
             process.freeze(seconds)
 
     def _window(self, kind: str) -> None:
-        whom = "*" if self.chance.random() < 0.4 else self._some().name
+        whom = "*" if self.chance.random() < 0.3 else self._some().name
         self.trouble.add(kind, whom, self.chance.uniform(0.2, 2 * LEASE))
 
     def _stop_some(self) -> None:

@@ -196,7 +196,7 @@ def random_plan(chance: Random, tag: str, kinds: tuple[str, ...]) -> Plan:
     for _ in range(chance.choice((1, 2, 2, 3))):
         kind = chance.choice(kinds)
         seconds = round(chance.choice((0.0, 0.02, 0.15, 0.15, 0.6)), 3)
-        times = 1
+        times = chance.choice((1, 1, 2, 9)) if kind == "flaky" else 1
         if kind == "block":
             seconds = round(chance.uniform(1.0, 4.0), 2)
         if kind == "poison":
