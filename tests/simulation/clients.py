@@ -69,7 +69,7 @@ class Clients:
             key, limit = self.chance.choice(("red", "blue")), self.chance.choice((1, 2, 3))
             await self._call(process, kind, None, lambda: durably.set_limit(key, limit), key=key, limit=limit)
         elif self.known:
-            await self._act(kind, process, durably, self.chance.choice(self.known))
+            await self._act(kind, process, durably, self.chance.choice(self.known[-4:]))
 
     async def _act(self, kind: str, process: Process, durably: SimulatedDurably, run: str) -> None:
         calls: dict[str, Callable[[], Awaitable[object]]] = {

@@ -144,7 +144,8 @@ class History:
             return
         for row in self.raw.execute("SELECT * FROM audit WHERE n > ? ORDER BY n", (self._read,)):
             self._read = row["n"]
-            world.note(f"{'':10}   {row['kind']} {row['run_id']} {row['old'] or ''} -> {row['new'] or ''}")
+            old, new = (_row(row["kind"], row[name]) for name in ("old", "new"))
+            world.note(f"{'':10}   {row['kind']} {row['run_id']} {_difference(old, new)}")
 
     def note(self, effect: Effect) -> None:
         """Note what user code did."""
@@ -181,3 +182,13 @@ class History:
 
 def _row(kind: str, text: str | None) -> dict[str, Any] | None:
     return None if text is None else dict(zip(_FIELDS.get(kind, IMAGE), json.loads(text), strict=True))
+
+
+def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
+    """What changed, for the trace."""
+    if new is None:
+        return "is gone"
+    changed = [name for name in new if old is None or old[name] != new[name]]
+    before = {} if old is None else {name: old[name] for name in changed}
+    shown = (f"{name}={before[name]}->{new[name]}" if before.get(name) is not None else f"{name}={new[name]}" for name in changed)
+    return " ".join(one for one in shown if not one.endswith("=None"))

@@ -73,7 +73,7 @@ def random_profile(seed: int | str) -> Profile:
         skew=chance.choice((0.0, 40.0, 4000.0)),
         crashes=times(4, 0.5),
         freezes=times(3),
-        outages=times(2),
+        outages=times(2, 0.45),
         slow=times(2, 0.25),
         stops=times(3, 0.4),
         calls=chance.randint(6, 12),

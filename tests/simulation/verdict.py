@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.simulation.check_calls import CallChecker
 from tests.simulation.check_code import CodeChecker
@@ -26,6 +26,10 @@ class Verdict:
     """Of virtual time."""
     faults: dict[str, int]
 
+    def without_trace(self) -> Verdict:
+        """The same, but short."""
+        return replace(self, trace=())
+
 
 def judge(seed: int | str) -> Verdict:
     """Play the simulation of a seed and check what happened. The same seed gives the same verdict and trace."""
@@ -37,6 +41,11 @@ def judge(seed: int | str) -> Verdict:
     finally:
         stage.close()
         logging.disable(before)
+
+
+def judge_many(first: int, count: int) -> list[Verdict]:
+    """The verdicts on so many seeds, without traces."""
+    return [judge(seed).without_trace() for seed in range(first, first + count)]
 
 
 def _judge(stage: Stage) -> Verdict:

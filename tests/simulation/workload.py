@@ -98,7 +98,7 @@ class Actor:
         if act.kind == "block" and number <= act.times:
             self.scene.trouble.add("blocked", self.scene.process.name, act.seconds)
             self.scene.process.block(act.seconds)
-            await pause(1e-6)
+            await pause(0.0001)
         elif act.seconds:
             await self.rest(act.seconds, name)
         if act.kind in {"flaky", "fatal"} and number <= act.times:
@@ -202,6 +202,6 @@ def random_plan(chance: Random, tag: str, kinds: tuple[str, ...]) -> Plan:
         if kind == "poison":
             times = chance.choice((1, 1, 2, 1000))
         if kind == "rest":
-            seconds = round(chance.uniform(0.1, 1.0), 2)
+            seconds = chance.choice((0.2, 0.6, 2.5))
         acts.append(Act(kind, seconds, times))
     return Plan(tag, acts)

@@ -29,6 +29,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._outside = 0
         self._numbers = 0
         super().__init__(_Selector(self))
+        self._clock_resolution = 1e-6  # a float of many days knows no nanoseconds: what is due then would never come
         self.set_task_factory(_make_task)
 
     def time(self) -> float:
@@ -45,6 +46,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._outside += 1
         future.add_done_callback(self._returned)
         return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """See `asyncio.AbstractEventLoop`. Waits as long as it takes."""
+        self._outside += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._outside -= 1
 
     def next_number(self) -> int:
         """A number for the next task or future."""
