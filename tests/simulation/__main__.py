@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to play")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="play this one and print its trace")
-    parser.add_argument("--planted", action="store_true", help="for each planted bug, find the first seed that finds it")
+    parser.add_argument(
+        "--planted", action="store_true", help="for each planted bug, find the first seed that finds it"
+    )
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return show(options.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 from tests.simulation.check_rows import Ledger
 from tests.simulation.clients import plan_tag
@@ -52,14 +53,14 @@ class CallChecker:
             if row["idempotency_key"] is not None:
                 lives[row["job"], row["idempotency_key"]].append((txn, run))
         for (_, key), runs in lives.items():
-            for (_, older), (txn, newer) in zip(runs, runs[1:], strict=False):
+            for (_, older), (txn, newer) in pairwise(runs):
                 if self._ledger.deleted.get(older, txn + 1) > txn:
                     self._find("G2", f"{key} has two runs: {older} and {newer}")
         inputs = {run: plan_tag(row["input"]) for _, run, row in self._ledger.inserted}
         for call in self._history.calls:
-            if "idempotency_key" in call.detail and call.error is None and call.run is not None:
-                if inputs.get(call.run) != call.detail["tag"]:
-                    self._find("G2", f"trigger of {call.detail['tag']} returned a run of {inputs.get(call.run)}")
+            is_keyed = "idempotency_key" in call.detail and call.error is None and call.run is not None
+            if is_keyed and inputs.get(call.run or "") != call.detail["tag"]:
+                self._find("G2", f"trigger of {call.detail['tag']} returned a run of {inputs.get(call.run or '')}")
 
     def _check_acts(self) -> None:
         """What a call says that it did is so in the rows when it returns."""

@@ -62,7 +62,9 @@ class CodeChecker:
             stored = ledger.stored.get((effect.run, effect.step))
             if effect.kind in {"start", "start plain"} and stored is not None and effect.txn >= stored[0]:
                 # a thread that was frozen before its first line begins wherever the world is by then
-                if effect.kind == "start plain" and self._excuses.any(effect.process, effect.at - 9.0, effect.at, _HUNG):
+                if effect.kind == "start plain" and self._excuses.any(
+                    effect.process, effect.at - 9.0, effect.at, _HUNG
+                ):
                     continue
                 self._find("G5", f"{_place(effect)} began after it had been stored in #{stored[0]}")
             if effect.kind == "start":

@@ -17,7 +17,18 @@ from tests.simulation.history import Call, History
 from tests.simulation.trouble import DURATION, Profile
 from tests.simulation.workload import Plan, pause, random_plan, scripted
 
-_KINDS = ("trigger",) * 12 + ("many", "cancel", "cancel", "cancel", "resume", "resume", "retrigger", "delete", "limit", "race")
+_KINDS = ("trigger",) * 12 + (
+    "many",
+    "cancel",
+    "cancel",
+    "cancel",
+    "resume",
+    "resume",
+    "retrigger",
+    "delete",
+    "limit",
+    "race",
+)
 
 
 @dataclass

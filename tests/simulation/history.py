@@ -102,7 +102,11 @@ class Call:
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-_FIELDS = {"step": ("name", "status", "output", "generation"), "event": ("id", "seq", "type", "step"), "limit": ("limit",)}
+_FIELDS = {
+    "step": ("name", "status", "output", "generation"),
+    "event": ("id", "seq", "type", "step"),
+    "limit": ("limit",),
+}
 
 
 class History:
@@ -130,7 +134,7 @@ class History:
     def _txn(self) -> int:
         return self.database.transaction
 
-    def _observe(self, request: Request, is_committed: bool) -> None:
+    def _observe(self, request: Request, is_committed: bool) -> None:  # noqa: FBT001  # as it is called
         """Note a transaction, and what it changed."""
         world, number = self.database.world, self.database.transaction
         names = "+".join(statement.name for statement in request.statements)
@@ -190,5 +194,8 @@ def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
         return "is gone"
     changed = [name for name in new if old is None or old[name] != new[name]]
     before = {} if old is None else {name: old[name] for name in changed}
-    shown = (f"{name}={before[name]}->{new[name]}" if before.get(name) is not None else f"{name}={new[name]}" for name in changed)
+    shown = (
+        f"{name}={before[name]}->{new[name]}" if before.get(name) is not None else f"{name}={new[name]}"
+        for name in changed
+    )
     return " ".join(one for one in shown if not one.endswith("=None"))

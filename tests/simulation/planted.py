@@ -218,21 +218,58 @@ def _new_ids() -> Iterator[None]:
 
 
 BUGS = (
-    Bug("the fence is removed", sql("write_runs", (r"(\w+)\.generation = i\.generation", r"\1.generation >= i.generation")), 0),
+    Bug(
+        "the fence is removed",
+        sql("write_runs", (r"(\w+)\.generation = i\.generation", r"\1.generation >= i.generation")),
+        0,
+    ),
     Bug("writes are not numbered", sql("write_runs", (r"(r\.)?writes < i\.number", "true")), 0),
-    Bug("a claim takes runs that are held", sql("claim", (r"x\.hold IS NULL", "true"), (r"status = 'leased', ", "status = 'leased', hold = NULL, ")), 0),
+    Bug(
+        "a claim takes runs that are held",
+        sql("claim", (r"x\.hold IS NULL", "true"), (r"status = 'leased', ", "status = 'leased', hold = NULL, ")),
+        0,
+    ),
     Bug("a claim takes leases that are in force", sql("claim_expired", (r"x\.lease_expires_at <= :now", "true")), 0),
-    Bug("a takeover keeps the generation", sql("claim_expired", (r"generation = generation \+ 1", "generation = generation")), 0),
+    Bug(
+        "a takeover keeps the generation",
+        sql("claim_expired", (r"generation = generation \+ 1", "generation = generation")),
+        0,
+    ),
     Bug("a takeover counts no crash", sql("claim_expired", (r"crashes = crashes \+ 1", "crashes = crashes")), 0),
-    Bug("being handed back counts as a crash", sql("write_runs", (r"attempt = attempt -", "crashes = crashes + (i.status = 'pending'), attempt = attempt -")), 0),
-    Bug("a checkpoint leaves the count of crashes", sql("write_runs", (r"CASE WHEN i\.completed > 0 THEN 0 ELSE crashes END", "crashes")), 0),
-    Bug("crashes are counted too early", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes + 2 <"),), 0),
+    Bug(
+        "being handed back counts as a crash",
+        sql("write_runs", (r"attempt = attempt -", "crashes = crashes + (i.status = 'pending'), attempt = attempt -")),
+        0,
+    ),
+    Bug(
+        "a checkpoint leaves the count of crashes",
+        sql("write_runs", (r"CASE WHEN i\.completed > 0 THEN 0 ELSE crashes END", "crashes")),
+        0,
+    ),
+    Bug("crashes are counted too early", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes + 2 <")), 0),
     Bug("another input gets the old run", sql("read_enqueued", (r"dup\.input_digest = i\.input_digest", "true")), 0),
-    Bug("slots are handed out beyond the limit", sql("admit", (r'k\."limit" - k\.active AS slots', '2 AS slots'), (r'max\(f\."limit" - f\.active, 0\)', "2"), (r'AND k\.active < k\."limit"', "")), 0),
-    Bug("slots are handed out to the youngest", sql("admit", (r"ORDER BY r\.rank, r\.id", "ORDER BY r.rank DESC, r.id DESC")), 0),
+    Bug(
+        "slots are handed out beyond the limit",
+        sql(
+            "admit",
+            (r'k\."limit" - k\.active AS slots', "2 AS slots"),
+            (r'max\(f\."limit" - f\.active, 0\)', "2"),
+            (r'AND k\.active < k\."limit"', ""),
+        ),
+        0,
+    ),
+    Bug(
+        "slots are handed out to the youngest",
+        sql("admit", (r"ORDER BY r\.rank, r\.id", "ORDER BY r.rank DESC, r.id DESC")),
+        0,
+    ),
     Bug("due runs pass by their key", sql("release_due", (r"\(r\.concurrency_key IS NULL OR r\.slot\)", "true")), 0),
     Bug("what is completed can be resumed", sql("resume_runs", (r"= 'failed'", "IN ('failed', 'completed')")), 0),
-    Bug("a cancel leaves no event", sql("cancel_runs", (r"WHERE r\.status IN \('pending', 'leased'\);?$", "WHERE false")), 0),
+    Bug(
+        "a cancel leaves no event",
+        sql("cancel_runs", (r"WHERE r\.status IN \('pending', 'leased'\);?$", "WHERE false")),
+        0,
+    ),
     Bug("the event of a cancel is stored later", _event_outside, 0),
     Bug("the feed skips an event", sql("feed", (r"e\.id > :after", "e.id > :after + (:after > 3)")), 0),
     Bug("an end does not pass its slot on", method(operation.Operation, "_admission", _without_slot), 0),
@@ -249,4 +286,4 @@ BUGS = (
     Bug("a failed run loses its steps", _decides(_drops_steps), 0),
     Bug("a stopping worker keeps its leases", _decides(_keeps_lease), 0),
     Bug("a repeated trigger gets another id", _new_ids, 0),
-)  # fmt: skip
+)

@@ -40,7 +40,9 @@ _BEGINNING_US = int(BEGINNING.timestamp()) * 1_000_000
 class SimulatedEnvironment:
     """What one process sees of the outside world."""
 
-    def __init__(self, process: Process, *, skew: float = 0.0, uptime: float = 0.0, thread_seconds: float = 0.0) -> None:
+    def __init__(
+        self, process: Process, *, skew: float = 0.0, uptime: float = 0.0, thread_seconds: float = 0.0
+    ) -> None:
         """`skew` is how far its wall clock is ahead, `uptime` what its monotonic clock showed at the beginning.
 
         A call in a thread takes up to `thread_seconds`.

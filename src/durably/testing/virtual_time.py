@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -40,14 +42,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """See `asyncio.AbstractEventLoop`."""
         return NumberedFuture(self)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # noqa: ANN401  # its base takes any executor
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         """See `asyncio.AbstractEventLoop`. The clock stands still until the call returns."""
         future: asyncio.Future[T] = super().run_in_executor(executor, func, *args)
         self._outside += 1
         future.add_done_callback(self._returned)
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002  # see below
         """See `asyncio.AbstractEventLoop`. Waits as long as it takes."""
         self._outside += 1
         try:
@@ -87,7 +91,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     _selector: _Selector
 
 
-class Deadlock(RuntimeError):  # noqa: N818  # the name of what it is
+class Deadlock(RuntimeError):
     """Everything in a loop with virtual time waits for something else in it."""
 
 

@@ -206,7 +206,7 @@ class ProcessLoop(VirtualTimeLoop):
         return []
 
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """See `asyncio.AbstractEventLoop`. Here this is how one loop reaches another."""
         self._due = self._world.now
