@@ -132,8 +132,9 @@ class Clients:
             result, error = None, type(raised).__name__
         if not process.is_alive:
             return
-        found = result if isinstance(result, list) else [result]
-        runs: list[Run[Any]] = [one for one in found if isinstance(one, Run)]
+        found: Any = result
+        several: list[Any] = found if isinstance(result, list) else [result]
+        runs: list[Run[Any]] = [one for one in several if isinstance(one, Run)]
         self.known += [one.id for one in runs if one.id not in self.known]
         if kind == "trigger" and runs:
             detail["disposition"] = runs[0].disposition

@@ -109,6 +109,12 @@ _FIELDS = {
 }
 
 
+def private(owner: object, name: str) -> Any:
+    """What no operation shows."""
+    value: Any = vars(owner)[name]
+    return value
+
+
 class History:
     """Collects what happens, in order."""
 
@@ -125,7 +131,7 @@ class History:
         """When each process began to work."""
         self.begun: list[str] = []
         """The kinds of calls that were begun, whether or not anybody was told of their end."""
-        self.raw: sqlite3.Connection = vars(vars(database.engine)["_writer"])["_raw"]
+        self.raw: sqlite3.Connection = private(private(database.engine, "_writer"), "_raw")
         self.raw.create_function("audit_txn", 0, self._txn)
         self.raw.executescript(_TRIGGERS)
         self._read = 0

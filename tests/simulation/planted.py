@@ -7,7 +7,7 @@ rewrites what it aims at has to aim it anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +22,7 @@ from durably.store.catalogue import Catalogue, Sql
 from durably.store.engine import Channel
 from durably.store.operation import Operation, Rows, Statement
 from durably.testing import SimulatedEnvironment
+from tests.simulation.history import private
 
 Plant = Callable[[], AbstractContextManager[object]]
 _load = catalogue.load
@@ -60,7 +61,7 @@ def _changed(block: str, statements: tuple[Sql, ...], changes: Sequence[tuple[st
 
 
 @contextmanager
-def _event_outside() -> Iterator[None]:
+def _event_outside() -> Generator[None]:
     """Cancel in one transaction, and tell of it in the next one."""
 
     def load(dialect: str, prefix: str) -> Catalogue:
@@ -116,7 +117,7 @@ def _inside_try(write: Any) -> Any:
     """An end that cannot be stored at once fails the run."""
 
     async def _write(self: Any, ending: Ending) -> Verdict | None:
-        place = vars(self)["_place"]
+        place = private(self, "_place")
         try:
             await place.database.run(Operation((Statement("last_event_id", {}),), len, is_repeatable=False))
         except DatabaseUnavailable as error:
@@ -136,7 +137,7 @@ def _no_loop(_: Any) -> Any:
 
 def _forgets_doubts(_: Any) -> Any:
     async def _resolve_doubts(self: Any) -> None:
-        vars(self)["_doubtful"].clear()
+        private(self, "_doubtful").clear()
 
     return _resolve_doubts
 
@@ -180,7 +181,7 @@ def _no_load(_: Any) -> Any:
 
 def _only_woken(_: Any) -> Any:
     async def _rest(self: Any, _: object) -> None:
-        await vars(self)["_woken"].wait()
+        await private(self, "_woken").wait()
 
     return _rest
 
@@ -203,7 +204,7 @@ def _keeps_lease(_: outcome.Finish, ending: Ending | None) -> Ending | None:
 
 
 @contextmanager
-def _new_ids() -> Iterator[None]:
+def _new_ids() -> Generator[None]:
     """Each attempt to store a trigger gives it a new id."""
     build, count = runs.enqueue.build, iter(range(1, 1_000_000))
 

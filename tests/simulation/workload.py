@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -54,7 +54,7 @@ class Scene:
         return self.process.world
 
     @asynccontextmanager
-    async def provide(self) -> AsyncIterator[Scene]:
+    async def provide(self) -> AsyncGenerator[Scene]:
         yield self
 
 
