@@ -175,7 +175,7 @@ async def test_what_a_doubtful_claim_got_does_not_wait_for_further_claims(
 ) -> None:
     engine, bench = faulty
     run = await bench.trigger(three)
-    engine.after = lambda _, statements: "'claim'" in str(statements)  # every claim is in doubt, for as long as it takes
+    engine.after = lambda _, statements: "'claim'" in str(statements)  # for as long as it takes
     async with bench.worker(three):
         run = await bench.until(run)
 
