@@ -104,9 +104,10 @@ class _Selector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._poll = super().select
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return self._loop.idle(timeout, super().select)
+        return self._loop.idle(timeout, self._poll)
 
 
 class NumberedFuture(asyncio.Future[Any]):

@@ -180,9 +180,12 @@ class ProcessLoop(VirtualTimeLoop):
 
     def ready_at(self) -> float:
         """When it can go on; NEVER if only another loop can wake it."""
-        process = self.process
-        held = max(process.frozen_until, process.blocked_until) if self.is_main else process.frozen_until
-        return max(self._due, held, self._world.now) if self._due < NEVER else NEVER
+        due, process, now = self._due, self.process, self._world.now
+        if due < process.frozen_until:  # noqa: PLR1730  # max() would be a call, for each loop before each turn
+            due = process.frozen_until
+        if due < process.blocked_until and self.is_main:
+            due = process.blocked_until
+        return now if due < now else due  # noqa: FURB136  # the same
 
     def turn(self) -> None:
         """Go on until nothing can go on at this moment."""
