@@ -87,6 +87,16 @@ def test_a_loop_that_would_wait_for_ever_says_so() -> None:
         run(main)
 
 
+def test_the_order_of_a_set_of_tasks_depends_on_no_address() -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.create_task(sleep(0)) for _ in range(3)]
+        await asyncio.gather(*tasks)
+        return [hash(task) for task in tasks] + [hash(loop.create_future())]
+
+    assert run(main) == run(main)
+
+
 class Diary:
     """Processes of a world that write down when they go on."""
 

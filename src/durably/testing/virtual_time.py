@@ -64,6 +64,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._numbers += 1
         return self._numbers
 
+    def has_made(self, task: asyncio.Task[Any]) -> None:
+        """Called with every new task."""
+
     def idle(self, timeout: float | None, poll: Poll) -> list[tuple[selectors.SelectorKey, int]]:
         """Nothing can go on for `timeout` seconds (0: something can; None: there is no timer). Returns what is ready.
 
@@ -139,4 +142,6 @@ class NumberedTask(asyncio.Task[Any]):
 def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> NumberedTask:  # noqa: ANN401  # as asyncio types it
     if not isinstance(loop, VirtualTimeLoop):
         raise TypeError("this makes tasks of a VirtualTimeLoop")
-    return NumberedTask(loop, coroutine, **options)
+    task = NumberedTask(loop, coroutine, **options)
+    loop.has_made(task)
+    return task

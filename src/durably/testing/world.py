@@ -170,6 +170,8 @@ class ProcessLoop(VirtualTimeLoop):
         self._world = process.world
         self._due = self._world.now
         self._rounds = 0
+        self._tasks: list[asyncio.Task[Any]] = []
+        """All of them: what a dead process left is not to be cleaned up whenever memory is."""
         super().__init__()
         self.set_exception_handler(self._failed)
         self.failures: list[str] = []
@@ -194,7 +196,7 @@ class ProcessLoop(VirtualTimeLoop):
         self.run_forever()
         if self.main is not None and self.main.done():
             self._world.remove_loop(self)
-            self.close()
+            self.bury()
 
     def idle(self, timeout: float | None, poll: Poll) -> list[tuple[selectors.SelectorKey, int]]:  # noqa: ARG002  # there are no sockets here
         """End the turn when nothing can go on."""
@@ -215,6 +217,10 @@ class ProcessLoop(VirtualTimeLoop):
         self._due = self._world.now
         return self.call_soon(callback, *args, context=context)
 
+    def has_made(self, task: asyncio.Task[Any]) -> None:
+        """Keep it."""
+        self._tasks.append(task)
+
     def abandon(self) -> None:
         """Never go on."""
         self._world.remove_loop(self)
@@ -222,11 +228,12 @@ class ProcessLoop(VirtualTimeLoop):
 
     def bury(self) -> None:
         """Close it with all that was under way in it: nothing of that is to speak up when its memory is freed."""
-        for task in asyncio.all_tasks(self):
-            coroutine = task.get_coro()
+        for task in self._tasks:
+            coroutine = None if task.done() else task.get_coro()
             if isinstance(coroutine, Coroutine):
                 with suppress(BaseException):  # whatever the end of its world makes it raise
                     coroutine.close()
+        self._tasks.clear()
         self.close()
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
