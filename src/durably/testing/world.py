@@ -170,6 +170,7 @@ class ProcessLoop(VirtualTimeLoop):
         self._world = process.world
         self._due = self._world.now
         self._rounds = 0
+        self._is_buried = False
         self._tasks: list[asyncio.Task[Any]] = []
         """All of them: what a dead process left is not to be cleaned up whenever memory is."""
         super().__init__()
@@ -228,6 +229,7 @@ class ProcessLoop(VirtualTimeLoop):
 
     def bury(self) -> None:
         """Close it with all that was under way in it: nothing of that is to speak up when its memory is freed."""
+        self._is_buried = True
         for task in self._tasks:
             coroutine = None if task.done() else task.get_coro()
             if isinstance(coroutine, Coroutine):
@@ -237,5 +239,5 @@ class ProcessLoop(VirtualTimeLoop):
         self.close()
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if self.process.is_alive:
+        if self.process.is_alive and not self._is_buried:
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
