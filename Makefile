@@ -1,6 +1,6 @@
 # What is needed is set up in .venv and .venv-demo; a second run finds it there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check format lock build clean
+.PHONY: help setup demo bench simulate test check format lock build clean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
             $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
@@ -13,6 +13,7 @@ help:
 	@echo "make demo    a CSV import that survives crashes     (DB=sqlite|postgres, CSV=path)"
 	@echo "make bench   measures against a floor and peers     (PEERS=1, ONLY=w2, DB=sqlite|postgres, ROUNDS=3, SIZE=small|full)"
 	@echo "make test    the tests                              (ARGS='-k lease')"
+	@echo "make simulate  workers, clients and faults in virtual time  (SEEDS=10000, SEED=123, FIRST=0, PLANTED=1)"
 	@echo "make check   format, lint, types, imports and sizes"
 	@echo "make format  rewrite the code in the project's format"
 	@echo "make lock    pin the newest versions of all packages"
@@ -64,6 +65,11 @@ endif
 
 test: .venv/.ready
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# SEED=123 prints what happens in that one; PLANTED=1 looks for the bugs of tests/simulation/planted.py.
+simulate: .venv/.ready
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),$(if $(PLANTED),500,10000)) --first $(or $(FIRST),0) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted)
 
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 check: .venv/.ready

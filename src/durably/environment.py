@@ -6,13 +6,14 @@ modules elsewhere. Threads are imported when the first one is started, because a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor as Executor  # noqa: PLC0414  # others name the type through this module
@@ -50,6 +51,15 @@ class Environment(Protocol):
 
     def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
         """Start a daemon thread and return a handle to join it."""
+        ...
+
+    def start_loop(
+        self, name: str, main: Callable[[], Coroutine[Any, Any, None]], ended: Callable[[], None]
+    ) -> tuple[asyncio.AbstractEventLoop, Thread]:
+        """Run `main()` in an event loop of its own, in a daemon thread; `ended` is called there when it is over.
+
+        Raises RuntimeError where there are no threads.
+        """
         ...
 
 
@@ -92,7 +102,7 @@ class SystemEnvironment:
         if value <= self._last_id:
             value = self._last_id + 1 + (tail & 0xFFFF)
         self._last_id = value
-        return _uuid7_text(value)
+        return uuid7_text(value)
 
     def random(self) -> float:
         """See `Environment`."""
@@ -111,6 +121,25 @@ class SystemEnvironment:
         thread = threading.Thread(name=name, target=target, daemon=True)
         thread.start()
         return thread
+
+    def start_loop(
+        self, name: str, main: Callable[[], Coroutine[Any, Any, None]], ended: Callable[[], None]
+    ) -> tuple[asyncio.AbstractEventLoop, Thread]:
+        """See `Environment`."""
+        loop = asyncio.new_event_loop()
+
+        def work() -> None:
+            try:
+                with asyncio.Runner(loop_factory=lambda: loop) as runner, suppress(asyncio.CancelledError):
+                    runner.run(main())
+            finally:
+                ended()
+
+        try:
+            return loop, self.start_thread(name, work)
+        except RuntimeError:
+            loop.close()
+            raise
 
 
 def new_lock() -> AbstractContextManager[object]:
@@ -133,7 +162,7 @@ def before_exit(fn: Callable[[], object]) -> None:
         register(fn)
 
 
-def _uuid7_text(value: int) -> str:
+def uuid7_text(value: int) -> str:
     """Spread 122 bits over the fields of a version 7 UUID (RFC 9562, section 5.7)."""
     stamp = value >> 74
     high = value >> 62 & 0xFFF

@@ -170,6 +170,18 @@ async def test_a_claim_in_doubt_is_read_back(
     assert (run.status, run.generation, run.attempt) == (RunStatus.COMPLETED, 1, 1)
 
 
+async def test_what_a_doubtful_claim_got_does_not_wait_for_further_claims(
+    faulty: tuple[FaultyEngine, Bench],
+) -> None:
+    engine, bench = faulty
+    run = await bench.trigger(three)
+    engine.after = lambda _, statements: "'claim'" in str(statements)  # for as long as it takes
+    async with bench.worker(three):
+        run = await bench.until(run)
+
+    assert (run.status, run.generation) == (RunStatus.COMPLETED, 1)
+
+
 async def test_a_single_execution_says_that_the_database_is_away(
     faulty: tuple[FaultyEngine, Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,11 @@ class Claims:
         self._doubtful: list[_Attempt] = []
         self._found: list[Claimed] = []
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a claim may have leased runs that nobody has seen: the next `take` reads them back."""
+        return bool(self._doubtful)
+
     async def take(self, limit: int, *, held: Sequence[str] | None = None) -> list[Claimed]:
         """Lease up to `limit` runs. Raises DatabaseUnavailable; what was leased all the same comes with the next call.
 
@@ -61,6 +66,9 @@ class Claims:
             try:
                 return await self._take(limit, held)
             except DatabaseUnavailable:
+                if self._found:  # their leases run already: they do not wait for what may come after them
+                    found, self._found = self._found, []
+                    return found
                 failures += 1
                 wait = backoff_seconds(failures, self._environment.random())
                 if loop.time() + wait >= give_up:

@@ -11,6 +11,7 @@ import logging
 from _thread import get_ident
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from durably.environment import Environment, Thread
 from durably.runtime.renewer import Renewer
@@ -43,13 +44,11 @@ class Keeper:
 
     def start(self) -> None:
         """Start the thread."""
-        self._loop = asyncio.new_event_loop()
         watch = Watch(self._renewer, settings=self._settings, tell=self._tell, thread=get_ident())
+        ended = partial(self._tell, self._has_ended)
         try:
-            self._thread = self._environment.start_thread("durably-keeper", lambda: self._run_thread(watch))
+            self._loop, self._thread = self._environment.start_loop("durably-keeper", partial(self._work, watch), ended)
         except RuntimeError:  # there are no threads here; nothing is watched then, for nobody could watch
-            self._loop.close()
-            self._loop = self._main
             self._task = self._main.create_task(self._renewer.run(), name="durably-keeper")
             self._task.add_done_callback(lambda _: self._has_ended())
         self._unsubscribe = self._database.on_wake(self._woken)
@@ -95,13 +94,6 @@ class Keeper:
             self._ended.set_result(None)
 
     # --- in the thread --------------------------------------------------------------------------------------
-
-    def _run_thread(self, watch: Watch) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner, suppress(asyncio.CancelledError):
-                runner.run(self._work(watch))
-        finally:
-            self._tell(self._has_ended)
 
     async def _work(self, watch: Watch) -> None:
         self._task = asyncio.current_task()

@@ -211,6 +211,8 @@ class Shift:
             ahead = await self._claim_ahead(claimed)
             for one in claimed:
                 self._begin(one, group, place)
+            if self._claims.is_in_doubt and self._free() > 0:
+                self.wake()
             if self._until is not None and self._is_done():
                 return
             is_poll = False if ahead is not None else await self._rest()

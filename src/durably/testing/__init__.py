@@ -1,21 +1,39 @@
-"""For tests of your own jobs: a harness that runs them without a worker and without real time, and fake steps."""
+"""For tests of your own jobs, and of durably itself.
+
+A harness runs jobs without a worker and without real time; virtual time and simulated processes try whole workers.
+"""
 
 from durably.testing.clock import ManualClock
 from durably.testing.fakes import FakeStep, FakeSyncStep
+from durably.testing.faults import Fate, Faults, Loss, NoFaults
 from durably.testing.harness import Harness, harness
 from durably.testing.report import ExecutionReport, RunReport, StepCall
 from durably.testing.script import REAL, ScriptError, in_turn
+from durably.testing.simulated import SimulatedDatabase, SimulatedDurably, SimulatedEnvironment
+from durably.testing.virtual_time import Deadlock, VirtualTimeLoop
+from durably.testing.world import Process, World
 
 __all__ = [
     "REAL",
+    "Deadlock",
     "ExecutionReport",
     "FakeStep",
     "FakeSyncStep",
+    "Fate",
+    "Faults",
     "Harness",
+    "Loss",
     "ManualClock",
+    "NoFaults",
+    "Process",
     "RunReport",
     "ScriptError",
+    "SimulatedDatabase",
+    "SimulatedDurably",
+    "SimulatedEnvironment",
     "StepCall",
+    "VirtualTimeLoop",
+    "World",
     "harness",
     "in_turn",
 ]

@@ -176,7 +176,7 @@ class FakeStep(_Notes, Step[DepsT_co]):
         with self._noted(step, args) as results:
             outcome = self._script.outcome(step)
             if outcome is REAL and not is_async(fn):
-                value = await asyncio.to_thread(fn, *args)  # noqa: TID251 - where a real step calls it too
+                value = await asyncio.to_thread(fn, *args)
             else:
                 value = perform(outcome, fn, args)
             value = await value if isawaitable(value) else value

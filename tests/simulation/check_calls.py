@@ -1,0 +1,100 @@
+"""What callers and subscribers were told: G1, G2 and G9; and what is left when everything has ended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+
+from tests.simulation.check_rows import Ledger
+from tests.simulation.clients import plan_tag
+from tests.simulation.history import History
+
+
+class CallChecker:
+    """Compares what calls returned with the rows."""
+
+    def __init__(self, history: History, ledger: Ledger) -> None:
+        self.findings: list[str] = []
+        self._history = history
+        self._ledger = ledger
+        self._check_triggers()
+        self._check_idempotency()
+        self._check_acts()
+        self._check_children()
+        self._check_subscriber()
+        self._check_rest()
+
+    def _find(self, guarantee: str, text: str) -> None:
+        self.findings.append(f"{guarantee}: {text}")
+
+    def _check_triggers(self) -> None:
+        inserts: dict[str, list[int]] = defaultdict(list)
+        known = {run: txn for txn, run, _ in self._ledger.inserted}
+        again = {call.run for call in self._history.calls if call.kind == "retrigger" and call.error is None}
+        for txn, run, row in self._ledger.inserted:
+            if run not in again and row["idempotency_key"] is None:
+                inserts[plan_tag(row["input"])].append(txn)
+        # a retrigger, also one whose author died before it was told, makes another run of the same input
+        most = 1 + sum(kind == "retrigger" for kind in self._history.begun)
+        for call in self._history.calls:
+            if call.kind not in {"trigger", "many"} or call.error is not None:
+                continue
+            if call.run is not None and known.get(call.run, call.txn + 1) > call.txn:
+                self._find("G1", f"trigger returned {call.run}, which was not stored by then")
+            tags = call.detail.get("tags") or [call.detail["tag"]]
+            plain = "if_pending" not in call.detail and "idempotency_key" not in call.detail
+            for tag in tags if plain else ():
+                if not 1 <= len(inserts[tag]) <= most:
+                    self._find("G1", f"one trigger of {tag} made {len(inserts[tag])} runs")
+
+    def _check_idempotency(self) -> None:
+        lives: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        for txn, run, row in self._ledger.inserted:
+            if row["idempotency_key"] is not None:
+                lives[row["job"], row["idempotency_key"]].append((txn, run))
+        for (_, key), runs in lives.items():
+            for (_, older), (txn, newer) in pairwise(runs):
+                if self._ledger.deleted.get(older, txn + 1) > txn:
+                    self._find("G2", f"{key} has two runs: {older} and {newer}")
+        inputs = {run: plan_tag(row["input"]) for _, run, row in self._ledger.inserted}
+        for call in self._history.calls:
+            is_keyed = "idempotency_key" in call.detail and call.error is None and call.run is not None
+            if is_keyed and inputs.get(call.run or "") != call.detail["tag"]:
+                self._find("G2", f"trigger of {call.detail['tag']} returned a run of {inputs.get(call.run or '')}")
+
+    def _check_acts(self) -> None:
+        """What a call says that it did is so in the rows when it returns."""
+        reached = {"cancel": "cancelled", "resume": "pending", "delete": "deleted"}
+        for call in self._history.calls:
+            if call.kind in reached and call.error is None and call.run is not None:
+                states = [state for txn, state, _ in self._ledger.moments[call.run] if txn <= call.txn]
+                if reached[call.kind] not in states:
+                    self._find("G10", f"{call.kind} of {call.run} returned, and it was never {reached[call.kind]}")
+
+    def _check_children(self) -> None:
+        made: dict[str, set[str]] = defaultdict(set)
+        for _, run, row in self._ledger.inserted:
+            if row["job"] == "leaf":
+                made[plan_tag(row["input"])].add(run)
+        for tag, runs in made.items():
+            if len(runs) > 1 and not runs & set(self._ledger.deleted):
+                self._find("G2", f"the child {tag} was triggered as {sorted(runs)}")
+
+    def _check_subscriber(self) -> None:
+        """Every event is heard, and those of a run in order, whatever is heard again."""
+        heard: dict[str, int] = defaultdict(int)
+        for run, seq in self._history.heard:
+            if seq > heard[run] + 1:
+                self._find("G9", f"the subscriber heard {seq} of {run} after {heard[run]}")
+            heard[run] = max(heard[run], seq)
+        rows = self._history.raw.execute("SELECT run_id, max(seq) FROM durably_events GROUP BY run_id").fetchall()
+        for run, last in rows:
+            if heard[run] != last:
+                self._find("G9", f"the subscriber heard {heard[run]} of {last} events of {run}")
+
+    def _check_rest(self) -> None:
+        raw = self._history.raw
+        drift = """SELECT k.key FROM durably_concurrency_keys k WHERE k.active <>
+                   (SELECT count(*) FROM durably_runs r WHERE r.slot AND r.concurrency_key = k.key)"""
+        for (key,) in raw.execute(drift):
+            self._find("G7", f"the slots of {key!r} are miscounted")

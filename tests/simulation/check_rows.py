@@ -1,0 +1,285 @@
+"""What the audit table must show: G3, G4, G5, G7, G8, G9, G12 and G13, transaction by transaction."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
+
+from durably.testing.simulated import BEGINNING
+from tests.simulation.history import Change, History, Transaction
+from tests.simulation.trouble import MAX_CRASHES
+
+ENDED = {"completed", "failed", "cancelled"}
+_HELD_EVENTS = {"step:start", "step:complete", "step:fail", "log:write", "run:progress"}
+"""Events that only who holds the lease may write."""
+_TOLD = {
+    ("pending", "leased"): "run:leased",
+    ("leased", "leased"): "run:leased",
+    ("leased", "completed"): "run:complete",
+    ("leased", "failed"): "run:fail",
+    ("leased", "pending"): "run:release",
+    ("leased", "cancelled"): "run:cancel",
+    ("pending", "cancelled"): "run:cancel",
+    ("failed", "pending"): "run:resume",
+}
+"""The event of each change of status; what is missing here is no change that may happen."""
+_STATE_EVENTS = {*_TOLD.values(), "run:trigger", "run:delete", "run:replace"}
+
+
+class Ledger:
+    """The rows as they were after each transaction, and what was wrong with them."""
+
+    def __init__(self, history: History) -> None:
+        self.findings: list[str] = []
+        self.holders: dict[tuple[str, int], str] = {}
+        """The process that claimed this generation of a run."""
+        self.moments: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+        """Of each run: from which transaction on it had which status and generation."""
+        self.stored: dict[tuple[str, str], tuple[int, str]] = {}
+        """Of each completed step: its transaction and its output."""
+        self.endings: dict[tuple[str, int], tuple[int, str]] = {}
+        """How each generation was ended by its holder, and in which transaction."""
+        self.takeovers: list[tuple[int, str, int, int]] = []
+        """Transaction, run, and old generation whose lease ran out, and when that was in microseconds."""
+        self.claimable: list[tuple[str, int, int | None]] = []
+        """Runs that could be claimed from one transaction on to another one."""
+        self.leases: list[tuple[str, str, int, int, int | None]] = []
+        """Process, run, generation, and the transactions that began and ended the lease."""
+        self.inserted: list[tuple[int, str, dict[str, Any]]] = []
+        self.deleted: dict[str, int] = {}
+        self._history = history
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self._seqs: Counter[str] = Counter()
+        self._limits: dict[str, int] = defaultdict(lambda: 1)
+        self._crashes: Counter[str] = Counter()
+        self._open_claims: dict[str, int] = {}
+        self._open_leases: dict[str, tuple[str, int, int]] = {}
+        self._txn = Transaction(0.0, "", "")
+        self._number = 0
+        for number, changes in groupby(history.changes(), key=lambda change: change.txn):
+            self._transaction(number, list(changes))
+        for run, begin in self._open_claims.items():
+            self.claimable.append((run, begin, None))
+        for run, (process, generation, begin) in self._open_leases.items():
+            self.leases.append((process, run, generation, begin, None))
+
+    def find(self, guarantee: str, text: str) -> None:
+        """Note that something is wrong."""
+        self.findings.append(f"{guarantee}: {text} (in #{self._number} {self._txn.names} of {self._txn.author})")
+
+    def state_after(self, run: str, txn: int) -> tuple[str, int]:
+        """Status and generation of a run after a transaction; those before its deletion, when it is gone."""
+        found = ("missing", 0)
+        for at, status, generation in self.moments[run]:
+            if at > txn:
+                break
+            if status != "deleted":
+                found = (status, generation)
+        return found
+
+    # --- one transaction ------------------------------------------------------------------------------------
+
+    def _transaction(self, number: int, changes: list[Change]) -> None:
+        self._number, self._txn = number, self._history.transactions[number]
+        before = self._slots()
+        self._expected: dict[str, Counter[str]] = defaultdict(Counter)
+        self._told: dict[str, Counter[str]] = defaultdict(Counter)
+        self._admitted: list[str] = []
+        self._dropped: list[tuple[str, dict[str, Any]]] = []
+        kinds: dict[str, Callable[[Change], None]] = {
+            "run": self._run,
+            "step": self._step,
+            "event": self._event,
+            "limit": self._limit,
+        }
+        for change in changes:
+            kinds[change.kind](change)
+        self._check_told()
+        self._check_keys(before)
+        for run, step in self._dropped:
+            if run in self._rows and self._rows[run]["status"] != "completed":
+                self.find("G12", f"step {step['name']} of {run} is gone, and the run is not")
+
+    def _check_told(self) -> None:
+        for run in {**self._expected, **self._told}:
+            happened, told = self._expected[run], self._told[run]
+            # a step that failed and ran again is one row
+            happened["step:fail"] = max(happened["step:fail"], told["step:fail"])
+            if +happened != +told:
+                self.find("G9", f"{run}: {dict(+happened)} happened, {dict(+told)} was told")
+
+    def _slots(self) -> Counter[str]:
+        return Counter(row["concurrency_key"] for row in self._rows.values() if row["slot"])
+
+    def _check_keys(self, before: Counter[str]) -> None:
+        slots = self._slots()
+        for key, count in slots.items():
+            if count > max(self._limits[key], before[key]):
+                self.find("G7", f"{count} runs of {key!r} have slots, {self._limits[key]} may")
+        waiting: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for run, row in self._rows.items():
+            if row["hold"] == "key":
+                waiting[row["concurrency_key"]].append((row["rank"], run))
+            if row["status"] == "leased" and row["concurrency_key"] and not row["slot"]:
+                self.find("G7", f"{run} is leased without a slot of {row['concurrency_key']!r}")
+        for key, runs in waiting.items():
+            if slots[key] < self._limits[key]:
+                self.find("G7", f"{min(runs)[1]} waits beside a free slot of {key!r}")
+        for run in self._admitted:
+            mine = self._rows[run]
+            if any(other < (mine["rank"], run) for other in waiting[mine["concurrency_key"]]):
+                self.find("G7", f"{run} got a slot before its turn")
+
+    # --- rows -----------------------------------------------------------------------------------------------
+
+    def _limit(self, change: Change) -> None:
+        self._limits[change.run] = (change.new or {})["limit"]
+
+    def _run(self, change: Change) -> None:
+        run, old, new = change.run, change.old, change.new
+        if new is None:
+            self._delete(run, old or {})
+        elif old is None:
+            self.inserted.append((self._number, run, new))
+            self._expected[run]["run:trigger"] += 1
+            self._set(run, new)
+        else:
+            self._change(run, old, new)
+            self._set(run, new)
+
+    def _set(self, run: str, row: dict[str, Any]) -> None:
+        self._rows[run] = row
+        self.moments[run].append((self._number, row["status"], row["generation"]))
+        is_claimable = row["status"] == "pending" and row["hold"] is None
+        if is_claimable:
+            self._open_claims.setdefault(run, self._number)
+        elif run in self._open_claims:
+            self.claimable.append((run, self._open_claims.pop(run), self._number))
+
+    def _delete(self, run: str, old: dict[str, Any]) -> None:
+        if old["status"] not in ENDED:
+            self.find("G8", f"{run} was deleted while it was {old['status']}")
+        self._expected[run]["run:delete"] += 1
+        self._rows.pop(run, None)
+        self.moments[run].append((self._number, "deleted", 0))
+        self.deleted[run] = self._number
+
+    def _change(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        pair = (old["status"], new["status"])
+        step = new["generation"] - old["generation"]
+        if old["status"] == new["status"] and step == 0:
+            self._touch(run, old, new)
+            return
+        if pair not in _TOLD:
+            self.find("G8", f"{run} went from {pair[0]} to {pair[1]}")
+            return
+        self._expected[run][_TOLD[pair]] += 1
+        if new["status"] == "leased":
+            self._lease(run, old, new)
+            return
+        if step != 0:
+            self.find("G3", f"{run} changed its generation by {step} when it went from {pair[0]} to {pair[1]}")
+        if old["status"] == "leased":
+            self._end_lease(run, old, new)
+        if pair == ("failed", "pending"):
+            self._crashes[run] = 0
+            if "resume_runs" not in self._txn.names:
+                self.find("G8", f"{run} is pending again, and nobody resumed it")
+
+    def _touch(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """A change that is no change of status."""
+        if old["status"] in ENDED:
+            changed = [name for name in new if old[name] != new[name]]
+            self.find("G8", f"{run} is {old['status']} and changed in {changed}")
+        if old["input"] != new["input"]:
+            self._expected[run]["run:replace"] += 1
+            if old["generation"]:
+                self.find("G8", f"{run} got another input after it had started")
+        if old["hold"] == "key" and new["hold"] is None:
+            self._admitted.append(run)
+        if old["status"] == "leased" and self.holders.get((run, old["generation"])) != self._txn.author:
+            self.find("G4", f"{self._txn.author} wrote to {run}@{old['generation']}, which it does not hold")
+
+    def _lease(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        if new["generation"] != old["generation"] + 1:
+            self.find("G3", f"{run} was leased as {new['generation']} after {old['generation']}")
+        if old["hold"] is not None:
+            self.find("G7", f"{run} was leased while it was held ({old['hold']})")
+        if old["status"] == "leased":
+            expires = old["lease_expires_at"]
+            if expires > self._now_us():
+                self.find("G3", f"{run}@{old['generation']} was taken away before its lease ran out")
+            self._crashes[run] += 1
+            self.takeovers.append((self._number, run, old["generation"], expires))
+            self._close_lease(run)
+        if new["crashes"] != self._crashes[run] or self._crashes[run] >= MAX_CRASHES:
+            self.find("G13", f"{run} was leased after {self._crashes[run]} crashes, its row says {new['crashes']}")
+        self.holders[run, new["generation"]] = self._txn.author
+        self._open_leases[run] = (self._txn.author, new["generation"], self._number)
+
+    def _end_lease(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        self._close_lease(run)
+        generation = old["generation"]
+        if new["status"] == "cancelled":
+            return
+        if "fail_crashed" in self._txn.names and new["status"] == "failed":
+            self._crashes[run] += 1
+            self.takeovers.append((self._number, run, generation, old["lease_expires_at"]))
+            if old["lease_expires_at"] > self._now_us() or self._crashes[run] < MAX_CRASHES:
+                self.find("G13", f"{run} was failed after {self._crashes[run]} crashes")
+            return
+        if self.holders.get((run, generation)) != self._txn.author:
+            self.find("G4", f"{self._txn.author} ended {run}@{generation}, which it does not hold")
+        if new["crashes"] != self._crashes[run]:
+            self.find("G13", f"{run} was {new['status']} with {new['crashes']} crashes instead of {self._crashes[run]}")
+        self.endings[run, generation] = (self._number, new["status"])
+
+    def _close_lease(self, run: str) -> None:
+        process, generation, begin = self._open_leases.pop(run, ("", 0, 0))
+        self.leases.append((process, run, generation, begin, self._number))
+
+    def _now_us(self) -> int:
+        return int(BEGINNING.timestamp()) * 1_000_000 + round(self._txn.at * 1_000_000)
+
+    # --- steps and events -----------------------------------------------------------------------------------
+
+    def _step(self, change: Change) -> None:
+        run, old, new = change.run, change.old, change.new
+        if new is None:
+            self._dropped.append((run, old or {}))
+            return
+        if old is not None and old["status"] == "completed":
+            self.find("G5", f"step {new['name']} of {run} was stored again: {old} -> {new}")
+        if "copy_steps" not in self._txn.names:
+            self._check_holder(run, f"step {new['name']}")
+            if new["generation"] != self._rows[run]["generation"]:
+                self.find("G4", f"step {new['name']} of {run} was stored by the old generation {new['generation']}")
+            self._expected[run]["step:complete" if new["status"] == "completed" else "step:fail"] += 1
+        if new["status"] == "completed":
+            self.stored[run, new["name"]] = (self._number, new["output"])
+            self._crashes[run] = 0
+
+    def _event(self, change: Change) -> None:
+        run, event = change.run, change.new or {}
+        self._seqs[run] += 1
+        if event["seq"] != self._seqs[run]:
+            self.find("G9", f"event {event['type']} of {run} has number {event['seq']} instead of {self._seqs[run]}")
+        if event["type"] in _HELD_EVENTS:
+            self._check_holder(run, f"event {event['type']}")
+        if event["type"] in _STATE_EVENTS or event["type"] in {"step:complete", "step:fail"}:
+            self._told[run][event["type"]] += 1
+
+    def _check_holder(self, run: str, what: str) -> None:
+        row = self._rows.get(run)
+        if row is None or row["status"] != "leased":
+            self.find("G4", f"{what} of {run} was stored, and nobody holds it")
+        elif self.holders.get((run, row["generation"])) != self._txn.author:
+            self.find("G4", f"{what} of {run}@{row['generation']} was stored by one who does not hold it")
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    """Each finding once, in order."""
+    return list(dict.fromkeys(values))

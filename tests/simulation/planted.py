@@ -1,0 +1,292 @@
+"""Bugs planted on purpose: a simulation that does not find them proves nothing.
+
+Each one changes the SQL as it is loaded, or replaces a method. A change that no longer hits anything fails: whoever
+rewrites what it aims at has to aim it anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from durably.errors import DatabaseUnavailable
+from durably.model import Ending, LeaseState, NewRun, RunStatus, StepRecord, Verdict
+from durably.rules import outcome
+from durably.runtime import claims, execution, maintenance, renewer, steps, tenure
+from durably.store import catalogue, operation, runs, sqlite
+from durably.store.catalogue import Catalogue, Sql
+from durably.store.engine import Channel
+from durably.store.operation import Operation, Rows, Statement
+from durably.testing import SimulatedEnvironment
+from tests.simulation.history import private
+
+Plant = Callable[[], AbstractContextManager[object]]
+_load = catalogue.load
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug, how it is planted, and a seed whose simulation finds it."""
+
+    name: str
+    plant: Plant
+    seed: int
+
+
+# --- in the SQL -----------------------------------------------------------------------------------------------
+
+
+def sql(block: str, *changes: tuple[str, str]) -> Plant:
+    """Replace regular expressions in the statements of a block."""
+
+    def load(dialect: str, prefix: str) -> Catalogue:
+        known = dict(_load(dialect, prefix))
+        known[block] = _changed(block, known[block], changes)
+        return known
+
+    return lambda: patch.object(catalogue, "load", load)
+
+
+def _changed(block: str, statements: tuple[Sql, ...], changes: Sequence[tuple[str, str]]) -> tuple[Sql, ...]:
+    for pattern, text in changes:
+        found = sum(len(re.findall(pattern, one.text)) for one in statements)
+        if not found:
+            raise LookupError(f"the bug misses: {pattern!r} is not in the block {block!r} any more")
+        statements = tuple(replace(one, text=re.sub(pattern, text, one.text)) for one in statements)
+    return statements
+
+
+@contextmanager
+def _event_outside() -> Generator[None]:
+    """Cancel in one transaction, and tell of it in the next one."""
+
+    def load(dialect: str, prefix: str) -> Catalogue:
+        known = dict(_load(dialect, prefix))
+        event, *rest = known["cancel_runs"]
+        if "INSERT INTO durably_events" not in event.text:
+            raise LookupError("the bug misses: cancel_runs does not begin with its event any more")
+        known["cancel_runs"] = _changed("cancel_runs", tuple(rest), [(r"seq = seq \+ 1, ", "")])
+        late = _changed("cancel_runs", (event,), [(r"r\.status IN \('pending', 'leased'\)", "r.request = i.token")])
+        counted = "UPDATE durably_runs SET seq = seq + 1 WHERE request IN (SELECT value->>1 FROM json_each(:items))"
+        known["tell_cancel"] = (*late, Sql(counted, ("items",), None))
+        return known
+
+    transact = sqlite.SqliteEngine.transact
+
+    async def late(
+        self: sqlite.SqliteEngine, statements: Sequence[Statement], channel: Channel, *, readonly: bool
+    ) -> list[Rows]:
+        rows = await transact(self, statements, channel, readonly=readonly)
+        for statement in statements:
+            if statement.name == "cancel_runs":
+                await transact(self, [Statement("tell_cancel", statement.params)], channel, readonly=False)
+        return rows
+
+    with patch.object(catalogue, "load", load), patch.object(sqlite.SqliteEngine, "transact", late):
+        yield
+
+
+# --- in the code ----------------------------------------------------------------------------------------------
+
+
+def method(owner: type[Any], name: str, make: Callable[[Any], Any]) -> Plant:
+    """Replace a method by what `make` makes of it."""
+
+    def plant() -> AbstractContextManager[object]:
+        if name not in vars(owner):
+            raise LookupError(f"the bug misses: {owner.__name__} has no {name} any more")
+        return patch.object(owner, name, make(vars(owner)[name]))
+
+    return plant
+
+
+def _without_slot(admission: Any) -> Any:
+    def _admission(self: Operation[Any]) -> tuple[Statement, ...]:
+        is_end = any(statement.name == "write_runs" for statement in self.statements)
+        found: tuple[Statement, ...] = admission(self)
+        return () if is_end else found
+
+    return _admission
+
+
+def _inside_try(write: Any) -> Any:
+    """An end that cannot be stored at once fails the run."""
+
+    async def _write(self: Any, ending: Ending) -> Verdict | None:
+        place = private(self, "_place")
+        try:
+            await place.database.run(Operation((Statement("last_event_id", {}),), len, is_repeatable=False))
+        except DatabaseUnavailable as error:
+            ending = Ending(status=RunStatus.FAILED, error=outcome.capture(error))
+        verdict: Verdict | None = await write(self, ending)
+        return verdict
+
+    return _write
+
+
+def _no_loop(_: Any) -> Any:
+    def start_loop(self: Any, name: str, main: Any, ended: Any) -> Any:
+        raise RuntimeError(f"{self}, {name}, {main}, {ended}: no loop but the worker's")
+
+    return start_loop
+
+
+def _forgets_doubts(_: Any) -> Any:
+    async def _resolve_doubts(self: Any) -> None:
+        private(self, "_doubtful").clear()
+
+    return _resolve_doubts
+
+
+def _live(complete: Any) -> Any:
+    async def live(self: Any, step: Any, value: object) -> object:
+        await complete(self, step, value)
+        return value
+
+    return live
+
+
+def _uninterrupted(_: Any) -> Any:
+    def interrupt(self: Any, reason: Any) -> None:
+        self.steps.stop(reason)
+
+    return interrupt
+
+
+def _deaf_to_cancel(end: Any) -> Any:
+    def _end(self: Any, held: Any, state: LeaseState) -> None:
+        if state is not LeaseState.CANCELLED:
+            end(self, held, state)
+
+    return _end
+
+
+def _generous(extend: Any) -> Any:
+    def generous(self: Any, until: float) -> None:
+        extend(self, until + 1.0)
+
+    return generous
+
+
+def _no_load(_: Any) -> Any:
+    def load(self: Any, records: Sequence[StepRecord]) -> None:
+        vars(self)["_stored"] = {record.name: record for record in records[1:]}
+
+    return load
+
+
+def _only_woken(_: Any) -> Any:
+    async def _rest(self: Any, _: object) -> None:
+        await private(self, "_woken").wait()
+
+    return _rest
+
+
+def _decides(change: Callable[[outcome.Finish, Ending | None], Ending | None]) -> Plant:
+    decide = outcome.decide
+
+    def decided(finish: outcome.Finish, *, preserve_steps: bool = True) -> Ending | None:
+        return change(finish, decide(finish, preserve_steps=preserve_steps))
+
+    return lambda: patch.object(outcome, "decide", decided)
+
+
+def _drops_steps(finish: outcome.Finish, ending: Ending | None) -> Ending | None:
+    return replace(ending, keep_steps=False) if isinstance(finish, outcome.Raised) and ending else ending
+
+
+def _keeps_lease(_: outcome.Finish, ending: Ending | None) -> Ending | None:
+    return None if ending is not None and ending.status is RunStatus.PENDING else ending
+
+
+@contextmanager
+def _new_ids() -> Generator[None]:
+    """Each attempt to store a trigger gives it a new id."""
+    build, count = runs.enqueue.build, iter(range(1, 1_000_000))
+
+    def renamed(items: Sequence[NewRun]) -> Operation[Any]:
+        return build([replace(item, id=f"{item.id[:-6]}{next(count):06x}") for item in items])
+
+    write = replace(runs.enqueue, build=renamed)
+    with ExitStack() as stack:
+        for module in ("durably.store.runs", "durably.runtime.trigger"):
+            stack.enter_context(patch(f"{module}.enqueue", write))
+        yield
+
+
+BUGS = (
+    Bug(
+        "the fence is removed",
+        sql("write_runs", (r"(\w+)\.generation = i\.generation", r"\1.generation >= i.generation")),
+        15,
+    ),
+    Bug("writes are not numbered", sql("write_runs", (r"(r\.)?writes < i\.number", "true")), 0),
+    Bug(
+        "a claim takes runs that are held",
+        sql("claim", (r"x\.hold IS NULL", "true"), (r"status = 'leased', ", "status = 'leased', hold = NULL, ")),
+        1,
+    ),
+    Bug("a claim takes leases that are in force", sql("claim_expired", (r"x\.lease_expires_at <= :now", "true")), 0),
+    Bug(
+        "a takeover keeps the generation",
+        sql("claim_expired", (r"generation = generation \+ 1", "generation = generation")),
+        0,
+    ),
+    Bug("a takeover counts no crash", sql("claim_expired", (r"crashes = crashes \+ 1", "crashes = crashes")), 0),
+    Bug(
+        "being handed back counts as a crash",
+        sql("write_runs", (r"attempt = attempt -", "crashes = crashes + (i.status = 'pending'), attempt = attempt -")),
+        1,
+    ),
+    Bug(
+        "a checkpoint leaves the count of crashes",
+        sql("write_runs", (r"CASE WHEN i\.completed > 0 THEN 0 ELSE crashes END", "crashes")),
+        0,
+    ),
+    Bug("crashes are counted too early", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes + 2 <")), 1),
+    Bug("another input gets the old run", sql("read_enqueued", (r"dup\.input_digest = i\.input_digest", "true")), 6),
+    Bug(
+        "slots are handed out beyond the limit",
+        sql(
+            "admit",
+            (r'k\."limit" - k\.active AS slots', "2 AS slots"),
+            (r'max\(f\."limit" - f\.active, 0\)', "2"),
+            (r'AND k\.active < k\."limit"', ""),
+        ),
+        1,
+    ),
+    Bug(
+        "slots are handed out to the youngest",
+        sql("admit", (r"ORDER BY r\.rank, r\.id", "ORDER BY r.rank DESC, r.id DESC")),
+        13,
+    ),
+    Bug("due runs pass by their key", sql("release_due", (r"\(r\.concurrency_key IS NULL OR r\.slot\)", "true")), 1),
+    Bug("what is completed can be resumed", sql("resume_runs", (r"= 'failed'", "IN ('failed', 'completed')")), 3),
+    Bug(
+        "a cancel leaves no event",
+        sql("cancel_runs", (r"WHERE r\.status IN \('pending', 'leased'\);?$", "WHERE false")),
+        0,
+    ),
+    Bug("the event of a cancel is stored later", _event_outside, 12),
+    Bug("the feed skips an event", sql("feed", (r"e\.id > :after", "e.id > :after + (:after > 3)")), 0),
+    Bug("an end does not pass its slot on", method(operation.Operation, "_admission", _without_slot), 1),
+    Bug("the end is stored inside the user's try", method(execution.Execution, "_write", _inside_try), 0),
+    Bug("leases are renewed from the worker's loop", method(SimulatedEnvironment, "start_loop", _no_loop), 5),
+    Bug("a claim in doubt is forgotten", method(claims.Claims, "_resolve_doubts", _forgets_doubts), 50),
+    Bug("a step returns the live value", method(steps.Steps, "complete", _live), 0),
+    Bug("the code is not interrupted", method(execution.Execution, "interrupt", _uninterrupted), 43),
+    Bug("the keeper is deaf to cancels", method(renewer.Renewer, "_end", _deaf_to_cancel), 43),
+    Bug(
+        "the belief in a lease never ends", method(tenure.Tenure, "is_certain", lambda _: property(lambda _: True)), 26
+    ),
+    Bug("the belief in a lease lasts too long", method(tenure.Tenure, "extend", _generous), 116),
+    Bug("a stored step is not loaded", method(steps.Steps, "load", _no_load), 0),
+    Bug("only wake-ups lead to a look", method(maintenance.Maintenance, "_rest", _only_woken), 0),
+    Bug("a failed run loses its steps", _decides(_drops_steps), 1),
+    Bug("a stopping worker keeps its leases", _decides(_keeps_lease), 1),
+    Bug("a repeated trigger gets another id", _new_ids, 6),
+)
