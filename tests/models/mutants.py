@@ -24,16 +24,14 @@ QUICK = frozenset(
 SQLITE = (
     Mutant("a claim takes what is held", "claim", "x.hold IS NULL", "true"),
     Mutant("a claim does not heed its floor", "claim", "x.rank >= :floor", ":floor = :floor"),
-    Mutant("an older generation may write", "write_runs", "AND r.generation = i.generation", ""),
-    Mutant(
-        "a write in doubt is refused the second time", "write_runs", "r.writes < i.number\n", "r.writes <= i.number\n"
-    ),
-    Mutant("a new checkpoint does not forgive crashes", "write_runs", "i.completed > 0 THEN 0", "false THEN 0"),
-    Mutant("being handed back counts as an attempt", "write_runs", "attempt - (i.status = 'pending')", "attempt"),
+    Mutant("an older generation may write", "write_runs", "AND generation = :generation", ""),
+    Mutant("a write in doubt is refused the second time", "write_runs", "r.writes >= :number", "r.writes > :number"),
+    Mutant("a new checkpoint does not forgive crashes", "write_runs", "+ 1, crashes = 0", "+ 1"),
+    Mutant("being handed back counts as an attempt", "write_runs", "attempt - (:status = 'pending')", "attempt"),
     Mutant("a stored step is overwritten", "write_runs", "WHERE durably_steps.status <> 'completed'", "WHERE true"),
     Mutant("slots are handed out by id", "admit", "ORDER BY r.rank, r.id", "ORDER BY r.id"),
     Mutant("a merge overlooks the idempotency key", "merge_runs", "d.idempotency_key = i.idempotency_key", "false"),
-    Mutant("a priority is forgotten", "insert_runs", "i.priority * :priority_us", "0 * :priority_us"),
+    Mutant("a priority is forgotten", "insert_runs", ":priority * :priority_us", "0 * :priority_us"),
     Mutant("an event is told to the wrong count", "cancel_runs", "slot = 0, seq = seq + 1", "slot = 0"),
     Mutant("a resumed run keeps its error", "resume_runs", "error = NULL, ", ""),
     Mutant("a renewal revives cancelled runs", "renew", "AND +durably_runs.status = 'leased'", ""),

@@ -221,10 +221,10 @@ def _new_ids() -> Generator[None]:
 BUGS = (
     Bug(
         "the fence is removed",
-        sql("write_runs", (r"(\w+)\.generation = i\.generation", r"\1.generation >= i.generation")),
+        sql("write_runs", (r"generation = :generation", "generation >= :generation")),
         15,
     ),
-    Bug("writes are not numbered", sql("write_runs", (r"(r\.)?writes < i\.number", "true")), 0),
+    Bug("writes are not numbered", sql("write_runs", (r"writes < :number", "true")), 0),
     Bug(
         "a claim takes runs that are held",
         sql("claim", (r"x\.hold IS NULL", "true"), (r"status = 'leased', ", "status = 'leased', hold = NULL, ")),
@@ -239,12 +239,16 @@ BUGS = (
     Bug("a takeover counts no crash", sql("claim_expired", (r"crashes = crashes \+ 1", "crashes = crashes")), 0),
     Bug(
         "being handed back counts as a crash",
-        sql("write_runs", (r"attempt = attempt -", "crashes = crashes + (i.status = 'pending'), attempt = attempt -")),
+        sql("write_runs", (r"attempt = attempt -", "crashes = crashes + (:status = 'pending'), attempt = attempt -")),
         1,
     ),
     Bug(
         "a checkpoint leaves the count of crashes",
-        sql("write_runs", (r"CASE WHEN i\.completed > 0 THEN 0 ELSE crashes END", "crashes")),
+        sql(
+            "write_runs",
+            (r"CASE WHEN :completed > 0 THEN 0 ELSE crashes END", "crashes"),
+            (r", crashes = 0", ""),
+        ),
         0,
     ),
     Bug("crashes are counted too early", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes + 2 <")), 1),
