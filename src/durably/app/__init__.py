@@ -76,7 +76,6 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
         environment = environment or SystemEnvironment()
-
         source = DatabaseSource(
             partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url, connect=connect),
             schema,
