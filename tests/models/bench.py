@@ -15,11 +15,14 @@ import asyncpg
 from durably.store import catalogue
 from durably.store.database import Database, open_database
 from durably.store.engine import Channel
+from durably.store.guest import Guest
+from durably.store.lent import recognise
 from durably.store.operation import Operation, Statement
 from durably.store.postgres import PostgresEngine
 from durably.store.postgres_bind import Block
+from durably.store.url import parse_url
 from durably.testing import ManualClock
-from tests.support.store import fill, inner_engine, private
+from tests.support.store import SCHEMA, fill, inner_engine, private
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ class Bench:
         self._database: Database
         self._engine: Any
         self._admin: Any = None
+        self._guest: Any = Guest(parse_url(url), self.clock, SCHEMA)
 
     def __enter__(self) -> Self:
         self._runner.run(self._open())
@@ -80,6 +84,49 @@ class Bench:
         """The operation in one transaction, now."""
         plan = [self._timed(statement) for statement in operation.plan()]
         return operation.result(self._runner.run(self._engine.transact(plan, channel, readonly=operation.readonly)))
+
+    def inside(self, operations: Sequence[Operation[Any]], *, is_committed: bool) -> list[Any]:
+        """The operations in a transaction of a user's, over a connection of the user's."""
+        return self._runner.run(self._inside_postgres(operations, is_committed) if self.is_postgres else self._inside_sqlite(operations, is_committed))
+
+    async def _inside_sqlite(self, operations: Sequence[Operation[Any]], is_committed: bool) -> list[Any]:  # noqa: FBT001  # see inside
+        """There is one connection; nobody else uses it meanwhile."""
+        writer = private(self._engine, "_writer")
+        raw: sqlite3.Connection = private(writer, "_raw")
+
+        def talk() -> list[Any]:
+            raw.execute("BEGIN IMMEDIATE")
+            lent: Any = recognise(raw)
+            found = [
+                [self._guest._rows([lent.value(*text) for text in self._said(one, "qmark")]) for one in operation.statements]
+                for operation in operations
+            ]
+            raw.execute("COMMIT" if is_committed else "ROLLBACK")
+            return [operation.decode(rows) for operation, rows in zip(operations, found, strict=True)]
+
+        answers: list[Any] = await writer.call(talk)
+        return answers
+
+    def _said(self, statement: Statement, style: str) -> list[tuple[str, Any]]:
+        texts: list[tuple[str, Any]] = self._guest._texts(statement, style)  # noqa: SLF001 - as a guest says it
+        if self._mutant is None or self._mutant.block != statement.name:
+            return texts
+        return [(text.replace(self._mutant.text, self._mutant.instead), arguments) for text, arguments in texts]
+
+    async def _inside_postgres(self, operations: Sequence[Operation[Any]], is_committed: bool) -> list[Any]:  # noqa: FBT001  # see inside
+        answers: list[Any] = []
+        transaction = self._admin.transaction()
+        await transaction.start()
+        now = f"'{self.clock.now().isoformat()}'::timestamptz"
+        for operation in operations:
+            found: list[Any] = []
+            for one in operation.statements:
+                texts = self._said(one, "dollar")
+                values = [await self._admin.fetchval(sql.replace("clock_timestamp()", now), *args) for sql, args in texts]
+                found.append(self._guest._rows(values))
+            answers.append(operation.decode(found))
+        await (transaction.commit() if is_committed else transaction.rollback())
+        return answers
 
     def advance(self, by: timedelta) -> None:
         self.clock.advance(by)

@@ -687,12 +687,15 @@ SELECT {run_columns}
 FROM changed r
 
 -- name: delete_runs
--- Delete runs that are over, with their steps and logs. Returns the rows that went.
+-- Delete runs that are over, with their steps and logs; not one that still has its slot. Returns the rows that went.
 WITH chosen AS MATERIALIZED (
     SELECT r.id, i.token
     FROM {changes}
     CROSS JOIN LATERAL (
-        SELECT x.id FROM {runs} x WHERE x.id = i.id AND x.status IN ('completed', 'failed', 'cancelled') FOR UPDATE
+        SELECT x.id
+        FROM {runs} x
+        WHERE x.id = i.id AND x.status IN ('completed', 'failed', 'cancelled') AND NOT x.slot
+        FOR UPDATE
     ) r
 ),
 steps AS (DELETE FROM {steps} s WHERE s.run_id = ANY (ARRAY (SELECT id FROM chosen))),

@@ -525,15 +525,15 @@ WHERE {runs}.id = i.id AND +{runs}.status = 'failed'
 RETURNING {returned_columns}
 
 -- fragment: deletable
-SELECT r.id FROM {changes} CROSS JOIN {runs} r ON r.id = i.id WHERE r.status IN ('completed', 'failed', 'cancelled')
+SELECT r.id FROM {changes} CROSS JOIN {runs} r ON r.id = i.id WHERE r.status IN ('completed', 'failed', 'cancelled') AND NOT r.slot
 
 -- name: delete_runs
--- Delete runs that are over, with their steps and logs. Returns the rows that went.
+-- Delete runs that are over, with their steps and logs; not one that still has its slot. Returns the rows that went.
 INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
 SELECT r.id, r.seq + 1, 'run:delete', r.job, nullif(r.labels, '{}'), json_object('request', i.token), :now
 FROM {changes}
 CROSS JOIN {runs} r ON r.id = i.id
-WHERE r.status IN ('completed', 'failed', 'cancelled');
+WHERE r.status IN ('completed', 'failed', 'cancelled') AND NOT r.slot;
 DELETE FROM {steps} WHERE run_id IN ({deletable});
 DELETE FROM {logs} WHERE run_id IN ({deletable});
 DELETE FROM {runs} AS r
