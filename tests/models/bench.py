@@ -95,14 +95,17 @@ class Bench:
         raw: sqlite3.Connection = private(writer, "_raw")
 
         def talk() -> list[Any]:
-            raw.execute("BEGIN IMMEDIATE")
             lent: Any = recognise(raw)
-            found = [
-                [self._guest._rows([lent.value(*text) for text in self._said(one, "qmark")]) for one in operation.statements]
-                for operation in operations
-            ]
-            raw.execute("COMMIT" if is_committed else "ROLLBACK")
-            return [operation.decode(rows) for operation, rows in zip(operations, found, strict=True)]
+            answers: list[Any] = []
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                for operation in operations:
+                    said = [self._said(one, "qmark") for one in operation.statements]
+                    found = [self._guest._rows([lent.value(*text) for text in texts]) for texts in said]  # noqa: SLF001
+                    answers.append(operation.decode(found))
+            finally:
+                raw.execute("COMMIT" if is_committed else "ROLLBACK")
+            return answers
 
         answers: list[Any] = await writer.call(talk)
         return answers
@@ -117,16 +120,21 @@ class Bench:
         answers: list[Any] = []
         transaction = self._admin.transaction()
         await transaction.start()
-        now = f"'{self.clock.now().isoformat()}'::timestamptz"
-        for operation in operations:
-            found: list[Any] = []
-            for one in operation.statements:
-                texts = self._said(one, "dollar")
-                values = [await self._admin.fetchval(sql.replace("clock_timestamp()", now), *args) for sql, args in texts]
-                found.append(self._guest._rows(values))
-            answers.append(operation.decode(found))
+        try:
+            for operation in operations:
+                found = [self._guest._rows(await self._values(one)) for one in operation.statements]  # noqa: SLF001
+                answers.append(operation.decode(found))
+        except BaseException:
+            await transaction.rollback()
+            raise
         await (transaction.commit() if is_committed else transaction.rollback())
         return answers
+
+    async def _values(self, statement: Statement) -> list[Any]:
+        """The values that its texts give, by the bench's clock."""
+        now = f"'{self.clock.now().isoformat()}'::timestamptz"
+        texts = [(sql.replace("clock_timestamp()", now), rest) for sql, rest in self._said(statement, "dollar")]
+        return [await self._admin.fetchval(sql, *arguments) for sql, arguments in texts]
 
     def advance(self, by: timedelta) -> None:
         self.clock.advance(by)

@@ -235,7 +235,11 @@ class Model:
         return next((run for run in self.runs.values() if run.replaced_by == item.id), None)
 
     def _is_new(self, item: NewRun) -> bool:
-        return item.id not in self.runs and self._twin(item) is None and self._swapped(item) is None
+        return not self._was(item.id) and self._twin(item) is None and self._swapped(item) is None
+
+    def _was(self, id: str) -> bool:
+        """Whether there is such a run, or was one of which events are left."""
+        return id in self.runs or any(told.run_id == id for _, told in self.events)
 
     def _merge(self, item: NewRun, run: Row) -> None:
         if item.if_pending == "replace":
@@ -273,9 +277,16 @@ class Model:
             return Enqueued(run=twin.stored, disposition=Disposition.IDEMPOTENT if is_same else None)
         if swapped is not None:
             return Enqueued(run=swapped.stored, disposition=Disposition.REPLACED)
-        waiting = self._unstarted(item)
-        assert waiting is not None
+        waiting = self._unstarted(item) if item.if_pending != "queue" else None
+        if waiting is None:
+            return self._gone(item)
         return Enqueued(run=waiting.stored, disposition=Disposition.COALESCED if item.if_pending == "skip" else None)
+
+    def _gone(self, item: NewRun) -> Enqueued:
+        """A run that was stored and deleted is told as it was asked for."""
+        aside = Model(self.now)
+        aside._insert(item)
+        return Enqueued(run=aside.runs[item.id].stored, disposition=Disposition.CREATED)
 
     def _later(self, early: Enqueued) -> Enqueued:
         """What became of an item, and its run as the transaction leaves it."""

@@ -29,6 +29,7 @@ from tests.support.store import StoreKind
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 CHECKS = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 PLAY = settings(
+    phases=(Phase.generate,),
     max_examples=5000 if IS_LONG else 100,
     stateful_step_count=60 if IS_LONG else 30,
     derandomize=not IS_LONG,

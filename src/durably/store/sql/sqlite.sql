@@ -134,10 +134,12 @@ SELECT RAISE(IGNORE) WHERE changes() = 0;
 
 -- name: insert_runs
 -- Store the items that are not there yet and not merged; keyed ones wait for a slot. Returns those that were there,
--- and a row without id that says when the others were stored.
+-- and a row without id that says when the others were stored. Events without a run are those of one that was deleted
+-- before its trigger, in doubt, came again.
 -- each: plain_items
 INSERT INTO {runs} (id, job, input, status, rank, seq, created_at)
-VALUES (:id, :job, :input, 'pending', :now, 1, :now)
+SELECT :id, :job, :input, 'pending', :now, 1, :now
+WHERE NOT EXISTS (SELECT 1 FROM {events} e WHERE e.run_id = :id)
 ON CONFLICT DO NOTHING;
 {report_stored}
 INSERT INTO {events} (run_id, seq, type, job, created_at)
@@ -153,6 +155,7 @@ FROM (SELECT :id AS id, :job AS job, :concurrency_key AS concurrency_key,
              coalesce(:run_at, :now + :delay_us) AS start_at) i
 WHERE (:if_pending = 'queue' OR {unstarted} IS NULL)
   AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+  AND NOT EXISTS (SELECT 1 FROM {events} e WHERE e.run_id = i.id)
 ON CONFLICT DO NOTHING;
 {report_stored}
 INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
@@ -167,7 +170,7 @@ FROM {new_runs}
 LEFT JOIN {runs} own ON own.id = i.id
 LEFT JOIN {runs} dup ON dup.job = i.job AND dup.idempotency_key = i.idempotency_key
 LEFT JOIN {runs} swapped ON swapped.replaced_by = i.id
-CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, {unstarted})
+CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, CASE WHEN i.if_pending <> 'queue' THEN {unstarted} END)
 ORDER BY i.ord
 
 -- name: copy_steps
