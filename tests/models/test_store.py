@@ -29,7 +29,6 @@ from tests.support.store import StoreKind
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 CHECKS = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 PLAY = settings(
-    phases=(Phase.generate,),
     max_examples=5000 if IS_LONG else 100,
     stateful_step_count=60 if IS_LONG else 30,
     derandomize=not IS_LONG,
@@ -47,7 +46,7 @@ def machine(bench: Bench) -> type[WholeMachine]:
     return type("Machine", (WholeMachine,), {"bench": bench, "exercised": set[object]()})
 
 
-@pytest.mark.timeout(0 if IS_LONG else 120)
+@pytest.mark.timeout(0 if IS_LONG else 900)
 @pytest.mark.parametrize("store_kind", ["sqlite-memory", "postgres"])
 def test_the_store_does_what_the_model_does(store_kind: StoreKind, store_url: str) -> None:
     with Bench(store_url) as bench:
