@@ -87,7 +87,11 @@ class Bench:
 
     def inside(self, operations: Sequence[Operation[Any]], *, is_committed: bool) -> list[Any]:
         """The operations in a transaction of a user's, over a connection of the user's."""
-        return self._runner.run(self._inside_postgres(operations, is_committed) if self.is_postgres else self._inside_sqlite(operations, is_committed))
+        return self._runner.run(
+            self._inside_postgres(operations, is_committed)
+            if self.is_postgres
+            else self._inside_sqlite(operations, is_committed)
+        )
 
     async def _inside_sqlite(self, operations: Sequence[Operation[Any]], is_committed: bool) -> list[Any]:  # noqa: FBT001  # see inside
         """There is one connection; nobody else uses it meanwhile."""

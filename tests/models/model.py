@@ -564,7 +564,9 @@ class Model:
         for run in released:
             run.hold = None
         keyed = [run.concurrency_key for run in due if run.concurrency_key is not None][:limit]
-        left = [sorted(run.concurrency_key or "" for run in found)[:limit] for found in (self._unlined(), self._unfreed())]
+        left = [
+            sorted(run.concurrency_key or "" for run in found)[:limit] for found in (self._unlined(), self._unfreed())
+        ]
         yield NO_KEYS
         return Due(released=len(released), keys=tuple(sorted({*keyed, *left[0], *left[1]})))
 
@@ -629,9 +631,7 @@ class Model:
             self._end(run, RunStatus.CANCELLED)
             self._tell(run, EventType.RUN_CANCEL)
             run.slot, run.request = has_slot, token
-        return Changed(
-            done=run is not None and run.request == token, run=None if run is None else run.stored
-        )
+        return Changed(done=run is not None and run.request == token, run=None if run is None else run.stored)
 
     # --- reading ----------------------------------------------------------------------------------------
 
