@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from durably.model import Disposition, Hold, RunStatus
-from durably.store import runs
+from durably.model import Change, Disposition, Hold, RunStatus
+from durably.store import actions, runs
 from tests.support.store import AT, Store, a_checkpoint, a_failed_step, a_write, ids
 
 HOUR = timedelta(hours=1)
@@ -217,3 +217,58 @@ async def test_a_write_of_the_copy_leaves_its_source_alone(store: Store) -> None
 async def test_a_run_that_is_held_by_its_key_says_so(store: Store) -> None:
     first, second = await store.trigger(concurrency_key="k"), await store.trigger(concurrency_key="k")
     assert (first.hold, second.hold) == (None, Hold.KEY)
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": {"a": "b"}}, {"concurrency_key": "k"}, {"idempotency_key": "i"}])
+async def test_a_repeated_enqueue_does_not_bring_a_deleted_run_back(store: Store, options: dict[str, Any]) -> None:
+    """The commit of the first attempt was in doubt; until the second one the run was executed and deleted."""
+    new = store.new(**options)
+    run = (await store.enqueue(new)).run
+    await store.claim()
+    await store.cancel(run)
+    await store.delete(run)
+    again = await store.enqueue(new)
+    assert (again.run.id, again.disposition) == (new.id, Disposition.CREATED)
+    assert not await store.exists(run)
+    assert await store.event_types(run) == ["run:trigger", "run:leased", "run:cancel", "run:delete"]
+    assert await store.is_sound()
+
+
+async def test_a_repeated_enqueue_of_a_deleted_run_is_not_taken_for_a_waiting_one(store: Store) -> None:
+    new = store.new(concurrency_key="k")
+    run = (await store.enqueue(new)).run
+    await store.cancel(run)
+    await store.delete(run)
+    waiting = await store.trigger(concurrency_key="k")
+    again = await store.enqueue(new)
+    assert (again.run.id, again.disposition) == (new.id, Disposition.CREATED)
+    assert await store.event_types(waiting) == ["run:trigger"]
+
+
+async def test_an_idempotent_trigger_is_told_of_the_run_that_is_deleted_in_the_same_commit(store: Store) -> None:
+    """One trigger, many in one call, and others beside it in the commit."""
+    run = await store.in_status(RunStatus.COMPLETED, idempotency_key="i")
+    items = [store.new(), store.new(idempotency_key="i"), store.new(concurrency_key="k")]
+    change = Change(run_id=run.id, concurrency_key=None, token=store.environment.new_id())
+    many = store.database.submit_all(runs.enqueue, items)
+    one = store.database.submit(runs.enqueue, store.new(idempotency_key="i"))
+    several, single, deleted = await asyncio.gather(many, one, store.database.submit(actions.delete, change))
+    assert [(found.run.id, found.disposition) for found in several] == [
+        (items[0].id, Disposition.CREATED),
+        (run.id, Disposition.IDEMPOTENT),
+        (items[2].id, Disposition.CREATED),
+    ]
+    assert (single.run.id, single.disposition) == (run.id, Disposition.IDEMPOTENT)
+    assert deleted.done
+    assert not await store.exists(run)
+
+
+async def test_a_retrigger_and_a_purge_of_its_source_in_one_commit_do_both(store: Store) -> None:
+    run = await store.in_status(RunStatus.COMPLETED)
+    await store.age(run)
+    new = store.new()
+    purge = actions.purge_runs(older_than=HOUR, status=RunStatus.COMPLETED, limit=10)
+    purged, again = await asyncio.gather(
+        store.database.run(purge), store.database.run(runs.retrigger(new, source_id=run.id, from_step="step"))
+    )
+    assert (purged, again.run.id, again.disposition) == (1, new.id, Disposition.CREATED)

@@ -15,11 +15,14 @@ import asyncpg
 from durably.store import catalogue
 from durably.store.database import Database, open_database
 from durably.store.engine import Channel
+from durably.store.guest import Guest
+from durably.store.lent import recognise
 from durably.store.operation import Operation, Statement
 from durably.store.postgres import PostgresEngine
 from durably.store.postgres_bind import Block
+from durably.store.url import parse_url
 from durably.testing import ManualClock
-from tests.support.store import fill, inner_engine, private
+from tests.support.store import SCHEMA, fill, inner_engine, private
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ class Bench:
         self._database: Database
         self._engine: Any
         self._admin: Any = None
+        self._guest: Any = Guest(parse_url(url), self.clock, SCHEMA)
 
     def __enter__(self) -> Self:
         self._runner.run(self._open())
@@ -80,6 +84,61 @@ class Bench:
         """The operation in one transaction, now."""
         plan = [self._timed(statement) for statement in operation.plan()]
         return operation.result(self._runner.run(self._engine.transact(plan, channel, readonly=operation.readonly)))
+
+    def inside(self, operations: Sequence[Operation[Any]], *, is_committed: bool) -> list[Any]:
+        """The operations in a transaction of a user's, over a connection of the user's."""
+        return self._runner.run(
+            self._inside_postgres(operations, is_committed)
+            if self.is_postgres
+            else self._inside_sqlite(operations, is_committed)
+        )
+
+    async def _inside_sqlite(self, operations: Sequence[Operation[Any]], is_committed: bool) -> list[Any]:  # noqa: FBT001  # see inside
+        """There is one connection; nobody else uses it meanwhile."""
+        writer = private(self._engine, "_writer")
+        raw: sqlite3.Connection = private(writer, "_raw")
+
+        def talk() -> list[Any]:
+            lent: Any = recognise(raw)
+            answers: list[Any] = []
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                for operation in operations:
+                    said = [self._said(one, "qmark") for one in operation.statements]
+                    found = [self._guest._rows([lent.value(*text) for text in texts]) for texts in said]  # noqa: SLF001
+                    answers.append(operation.decode(found))
+            finally:
+                raw.execute("COMMIT" if is_committed else "ROLLBACK")
+            return answers
+
+        answers: list[Any] = await writer.call(talk)
+        return answers
+
+    def _said(self, statement: Statement, style: str) -> list[tuple[str, Any]]:
+        texts: list[tuple[str, Any]] = self._guest._texts(statement, style)  # noqa: SLF001 - as a guest says it
+        if self._mutant is None or self._mutant.block != statement.name:
+            return texts
+        return [(text.replace(self._mutant.text, self._mutant.instead), arguments) for text, arguments in texts]
+
+    async def _inside_postgres(self, operations: Sequence[Operation[Any]], is_committed: bool) -> list[Any]:  # noqa: FBT001  # see inside
+        answers: list[Any] = []
+        transaction = self._admin.transaction()
+        await transaction.start()
+        try:
+            for operation in operations:
+                found = [self._guest._rows(await self._values(one)) for one in operation.statements]  # noqa: SLF001
+                answers.append(operation.decode(found))
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await (transaction.commit() if is_committed else transaction.rollback())
+        return answers
+
+    async def _values(self, statement: Statement) -> list[Any]:
+        """The values that its texts give, by the bench's clock."""
+        now = f"'{self.clock.now().isoformat()}'::timestamptz"
+        texts = [(sql.replace("clock_timestamp()", now), rest) for sql, rest in self._said(statement, "dollar")]
+        return [await self._admin.fetchval(sql, *arguments) for sql, arguments in texts]
 
     def advance(self, by: timedelta) -> None:
         self.clock.advance(by)

@@ -87,6 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.next: Move[Any] | None = None
         self.written: dict[Lease, RunWrite] = {}
         self.tokens: list[str] = []
+        self.asked: list[Sequence[NewRun]] = []
 
     # --- doing it on both sides -----------------------------------------------------------------------
 
@@ -209,10 +210,18 @@ class StoreMachine(RuleBasedStateMachine):
         self.enqueue(some, way)
 
     def enqueue(self, some: list[tuple[Any, ...]], way: str) -> None:
-        operation, items = self.plural(runs.enqueue, [self.new_run(kind) for kind in some])
-        is_plain = all(item.is_plain for item in items)
-        seen = told if is_plain and way == "twice" else same
-        self.play(Move(operation, lambda: self.model.enqueue(items), seen), way)
+        self.enqueue_these([self.new_run(kind) for kind in some], way, is_again=way == "twice")
+
+    def enqueue_these(self, asked: Sequence[NewRun], way: str, *, is_again: bool) -> None:
+        operation, items = self.plural(runs.enqueue, asked)
+        self.asked.append(items)
+        self.play(Move(operation, lambda: self.model.enqueue(items), told if is_again else same), way)
+
+    @rule(place=number)
+    def trigger_again(self, place: int) -> None:
+        """A trigger that was in doubt comes again, whatever became of its runs meanwhile."""
+        self.settle()
+        self.enqueue_these(self.asked[-1 - place % len(self.asked)], "alone", is_again=True)
 
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:

@@ -8,8 +8,8 @@ several in one transaction. It is written for reading, not for speed, and knows 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -92,6 +92,9 @@ class Row:
     @property
     def is_claimable(self) -> bool:
         return self.status is RunStatus.PENDING and self.hold is None
+
+    def copy(self) -> Row:
+        return replace(self, steps=dict(self.steps), logs=list(self.logs))
 
     def holds(self, lease: Lease) -> bool:
         return self.status is RunStatus.LEASED and self.generation == lease.generation
@@ -192,9 +195,8 @@ class Model:
         yield [new.concurrency_key] if new.concurrency_key else NO_KEYS
         self._enqueue([new])
         run, source = self.runs.get(new.id), self.runs.get(source_id)
-        if run is not None and run.generation == 0 and source is not None and from_step in source.steps:
-            until = source.steps[from_step].position
-            self._copy(run, [step for step in source.steps.values() if step.position < until])
+        if run is not None and run.generation == 0 and source is not None:
+            self._copy(run, source, from_step)
         early = self._became(new)
         yield NO_KEYS
         return self._later(early)
@@ -233,7 +235,11 @@ class Model:
         return next((run for run in self.runs.values() if run.replaced_by == item.id), None)
 
     def _is_new(self, item: NewRun) -> bool:
-        return item.id not in self.runs and self._twin(item) is None and self._swapped(item) is None
+        return not self._was(item.id) and self._twin(item) is None and self._swapped(item) is None
+
+    def _was(self, id: str) -> bool:
+        """Whether there is such a run, or was one of which events are left."""
+        return id in self.runs or any(told.run_id == id for _, told in self.events)
 
     def _merge(self, item: NewRun, run: Row) -> None:
         if item.if_pending == "replace":
@@ -243,7 +249,7 @@ class Model:
             payload = {"skippedInput": json.loads(item.input_json), "skippedLabels": dict(item.labels)}
             self._tell(run, EventType.RUN_COALESCED, payload)
 
-    def _insert(self, item: NewRun) -> None:
+    def _insert(self, item: NewRun, hold: Hold = Hold.KEY) -> None:
         start = item.run_at if item.delay is None else self.now + item.delay
         is_later = start is not None and start > self.now
         run = self.runs[item.id] = Row(
@@ -256,7 +262,7 @@ class Model:
             labels=item.labels,
             available_at=start,
             created_at=self.now,
-            hold=Hold.TIME if is_later else Hold.KEY if item.concurrency_key else None,
+            hold=Hold.TIME if is_later else hold if item.concurrency_key else None,
             rank=micros_of_time(max(start or EPOCH, self.now)) - item.priority * PRIORITY_US,
             digest=item.input_digest,
         )
@@ -271,17 +277,25 @@ class Model:
             return Enqueued(run=twin.stored, disposition=Disposition.IDEMPOTENT if is_same else None)
         if swapped is not None:
             return Enqueued(run=swapped.stored, disposition=Disposition.REPLACED)
-        waiting = self._unstarted(item)
-        assert waiting is not None
+        waiting = self._unstarted(item) if item.if_pending != "queue" else None
+        if waiting is None:
+            return self._gone(item)
         return Enqueued(run=waiting.stored, disposition=Disposition.COALESCED if item.if_pending == "skip" else None)
+
+    def _gone(self, item: NewRun) -> Enqueued:
+        """A run that was stored and deleted is told as it was asked for."""
+        aside = Model(self.now)
+        aside._insert(item)
+        return Enqueued(run=aside.runs[item.id].stored, disposition=Disposition.CREATED)
 
     def _later(self, early: Enqueued) -> Enqueued:
         """What became of an item, and its run as the transaction leaves it."""
         run = self.runs.get(early.run.id)
         return early if run is None else Enqueued(run=run.stored, disposition=early.disposition)
 
-    def _copy(self, run: Row, steps: Iterable[StepRecord]) -> None:
-        for step in steps:
+    def _copy(self, run: Row, source: Row, from_step: str) -> None:
+        until = source.steps[from_step].position if from_step in source.steps else -1
+        for step in [step for step in source.steps.values() if step.position < until]:
             if step.status is StepStatus.COMPLETED and step.name not in run.steps:
                 run.steps[step.name] = with_fields(step, run_id=run.id, generation=0, error=None)
                 run.completed_steps = len(run.steps)
@@ -480,8 +494,9 @@ class Model:
         gone: dict[str, StoredRun] = {}
         before = {(told.run_id, json.dumps(told.payload)) for _, told in self.events}
         for item, run in self._allowed(items, tuple(status for status in RunStatus if status.is_terminal)):
-            gone[run.id] = run.stored
-            self._delete(run, {"request": item.token})
+            if not run.slot:
+                gone[run.id] = run.stored
+                self._delete(run, {"request": item.token})
         yield NO_KEYS
         return [
             Changed(done=True, run=gone[item.run_id])
@@ -507,7 +522,7 @@ class Model:
 
     def purge_runs(self, *, older_than: timedelta, status: RunStatus, limit: int) -> Transaction[int]:
         yield NO_KEYS
-        ended = [(run.completed_at, run.id) for run in self.runs.values() if run.status is status]
+        ended = [(run.completed_at, run.id) for run in self.runs.values() if run.status is status and not run.slot]
         old = [id for at, id in sorted(ended, key=str) if at is not None and at < self.now - older_than][:limit]
         for id in old:
             self._delete(self.runs[id])
@@ -549,14 +564,19 @@ class Model:
         for run in released:
             run.hold = None
         keyed = [run.concurrency_key for run in due if run.concurrency_key is not None][:limit]
+        left = [
+            sorted(run.concurrency_key or "" for run in found)[:limit] for found in (self._unlined(), self._unfreed())
+        ]
         yield NO_KEYS
-        return Due(released=len(released), keys=tuple(sorted(set(keyed))))
+        return Due(released=len(released), keys=tuple(sorted({*keyed, *left[0], *left[1]})))
 
     def admit_due(self, keys: Sequence[str]) -> Transaction[None]:
         yield keys
-        for run in self._due():
+        for run in (*self._due(), *self._unlined()):
             if run.concurrency_key in keys:
                 run.hold = Hold.KEY
+        for run in self._unfreed():
+            run.slot = run.slot and run.concurrency_key not in keys
         yield NO_KEYS
 
     def look(self, jobs: Sequence[str], *, max_crashes: int) -> Transaction[Outlook]:
@@ -568,7 +588,7 @@ class Model:
             claimable=any(run.is_claimable for run in self.runs.values() if run.job in jobs),
             expired=any(count < max_crashes for count in crashes),
             crashed=any(count >= max_crashes for count in crashes),
-            due=any(start <= self.now for start in starts),
+            due=any(start <= self.now for start in starts) or bool(self._unlined() or self._unfreed()),
             next_due=min((start - self.now for start in starts if start > self.now), default=None),
         )
 
@@ -576,9 +596,51 @@ class Model:
         waiting = [run for run in self.runs.values() if run.hold is Hold.TIME]
         return [run for run in waiting if run.available_at is not None and run.available_at <= self.now]
 
+    def _unlined(self) -> list[Row]:
+        """What users' transactions have triggered, and nobody has put in line yet."""
+        return [run for run in self.runs.values() if run.hold is Hold.ADMIT]
+
+    def _unfreed(self) -> list[Row]:
+        """What users' transactions have cancelled in a slot that nobody has given back yet."""
+        return [run for run in self.runs.values() if run.slot and run.status is RunStatus.CANCELLED]
+
+    # --- in a transaction of a user's -------------------------------------------------------------------
+
+    def inside(self, parts: Sequence[Callable[[], Any]], *, is_committed: bool) -> list[Any]:
+        """The answers; what was written stays only if the user commits. No key is locked, no slot is handed out."""
+        self.fresh = []
+        before = {id: run.copy() for id, run in self.runs.items()}
+        answers = [part() for part in parts]
+        if not is_committed:
+            self.fresh, self.runs = [], before
+        return answers
+
+    def enqueue_inside(self, items: Sequence[NewRun]) -> list[Enqueued]:
+        for item in items:
+            if self._is_new(item):
+                self._insert(item, Hold.ADMIT)
+        return [self._became(item) for item in items]
+
+    def copy_inside(self, run_id: str, *, source_id: str, from_step: str) -> None:
+        self._copy(self.runs[run_id], self.runs[source_id], from_step)
+
+    def cancel_inside(self, run_id: str, *, token: str) -> Changed:
+        run = self.runs.get(run_id)
+        if run is not None and run.status in LIVING:
+            has_slot = run.slot
+            self._end(run, RunStatus.CANCELLED)
+            self._tell(run, EventType.RUN_CANCEL)
+            run.slot, run.request = has_slot, token
+        return Changed(done=run is not None and run.request == token, run=None if run is None else run.stored)
+
     # --- reading ----------------------------------------------------------------------------------------
 
     def list_runs(self, which: RunFilter) -> list[StoredRun]:
+        return [run.stored for run in self.newest(which)[: which.limit]]
+
+    def newest(self, which: RunFilter) -> list[Row]:
+        """All that meet the filter, newest first."""
+
         def fits(run: Row) -> bool:
             return (
                 (not which.jobs or run.job in which.jobs)
@@ -588,8 +650,7 @@ class Model:
                 and (which.before is None or run.id < which.before)
             )
 
-        newest = sorted((run for run in self.runs.values() if fits(run)), key=lambda run: run.id, reverse=True)
-        return [run.stored for run in newest[: which.limit]]
+        return sorted((run for run in self.runs.values() if fits(run)), key=lambda run: run.id, reverse=True)
 
     def load_steps(self, run_id: str) -> list[StepRecord]:
         run = self.runs.get(run_id)

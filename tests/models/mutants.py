@@ -49,6 +49,22 @@ SQLITE = (
     Mutant("a start time is missed by a hair", "release_due", "r.available_at <= :now", "r.available_at < :now"),
     Mutant("a page repeats its neighbour's last run", "list_runs", "x.id < coalesce", "x.id <= coalesce"),
     Mutant("a retrigger copies one step too many", "copy_steps", "s.position <", "s.position <="),
+    Mutant(
+        "a deleted run comes back with its trigger",
+        "insert_runs",
+        "NOT EXISTS (SELECT 1 FROM durably_events e WHERE e.run_id =",
+        "NOT EXISTS (SELECT 1 FROM durably_events e WHERE false AND e.run_id =",
+    ),
+    Mutant("a deletion takes a slot with it", "delete_runs", "AND NOT r.slot", ""),
+    Mutant("what a user's transaction triggers is not held", "inside_insert", "THEN 'admit' END", "THEN NULL END"),
+    Mutant("what a user's transaction triggers is never put in line", "admit_inside", "hold = 'key'", "hold = 'admit'"),
+    Mutant("what a user's transaction cancels keeps its slot", "free_inside", "SET slot = 0", "SET slot = 1"),
+    Mutant("a user's cancel takes back its slot", "inside_cancel", "hold = NULL, ", "hold = NULL, slot = 0, "),
+    Mutant("a user's retrigger copies too much", "inside_copy", "s.position <", "s.position <="),
+    Mutant("a worker does not see what users triggered", "look", "a.hold = 'admit'", "a.hold = 'none'"),
+    Mutant("the newest is told as the oldest", "oldest_pending", "ORDER BY x.id LIMIT", "ORDER BY x.id DESC LIMIT"),
+    Mutant("what ended long ago counts as lately", "count_ended", "x.completed_at >", "x.completed_at <"),
+    Mutant("a page begins one run too early", "skip_runs", ":offset - 1", "max(:offset - 2, 0)"),
 )
 
 POSTGRES = (
@@ -58,4 +74,9 @@ POSTGRES = (
     Mutant("an older generation may write", "write_runs", "AND r.generation = i.generation AND", "AND"),
     Mutant("a claim takes too many", "claim", "LIMIT :limit::integer\n),", "LIMIT :limit::integer * 2\n),"),
     Mutant("a replacement loses its input", "merge_runs", "THEN hit.input ELSE r.input", "THEN r.input ELSE r.input"),
+    Mutant("a deleted run comes back with its trigger", "insert_runs", "e.run_id = i.id LIMIT 1", "false LIMIT 1"),
+    Mutant("a deletion takes a slot with it", "delete_runs", "AND NOT x.slot", ""),
+    Mutant("what a user's transaction cancels keeps its slot", "free_inside", "SET slot = false", "SET slot = true"),
+    Mutant("what a user's transaction triggers is never put in line", "admit_inside", "hold = 'key'", "hold = 'admit'"),
+    Mutant("leases that are in force count as expired", "read_expired", "<=", ">="),
 )

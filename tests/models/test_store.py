@@ -22,8 +22,8 @@ import durably.store
 from durably.store import events, leases, runs, steps
 from durably.store.operation import Operation, Write, combine
 from tests.models.bench import Bench, Mutant
-from tests.models.machine import StoreMachine
 from tests.models.mutants import POSTGRES, QUICK, SQLITE
+from tests.models.whole import WholeMachine
 from tests.support.store import StoreKind
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -42,15 +42,16 @@ HUNT = settings(PLAY, max_examples=1000, derandomize=True, phases=(Phase.generat
 """The first failure is enough, however long it is."""
 
 
-def machine(bench: Bench) -> type[StoreMachine]:
-    return type("Machine", (StoreMachine,), {"bench": bench, "exercised": set[object]()})
+def machine(bench: Bench) -> type[WholeMachine]:
+    return type("Machine", (WholeMachine,), {"bench": bench, "exercised": set[object]()})
 
 
-@pytest.mark.timeout(0 if IS_LONG else 120)
+@pytest.mark.timeout(0 if IS_LONG else 900)
 @pytest.mark.parametrize("store_kind", ["sqlite-memory", "postgres"])
 def test_the_store_does_what_the_model_does(store_kind: StoreKind, store_url: str) -> None:
     with Bench(store_url) as bench:
         played = machine(bench)
+        played().examine()
         run_state_machine_as_test(played, settings=PLAY)
     assert operations() - played.exercised == set()
 

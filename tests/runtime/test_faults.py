@@ -182,6 +182,27 @@ async def test_what_a_doubtful_claim_got_does_not_wait_for_further_claims(
     assert (run.status, run.generation) == (RunStatus.COMPLETED, 1)
 
 
+async def test_what_a_doubtful_claim_leased_is_handed_back_by_a_worker_that_stops(
+    faulty: tuple[FaultyEngine, Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durably.runtime.claims.CLAIM_SECONDS", 2.0)
+    engine, bench = faulty
+    run = await bench.trigger(three)
+    engine.after = lambda _, statements: "'claim'" in str(statements)
+    engine.before = lambda _, statements: "'claimed'" in str(statements)
+    worker = bench.worker(three)
+    await worker.start()
+    await eventually(lambda: any('"claim"' in error for error in bench.errors()))
+    stopping = asyncio.create_task(worker.stop(timedelta(0)))
+    await asyncio.sleep(0)
+    engine.before = engine.after = lambda _, _statements: False
+    await stopping
+
+    run = await bench.run(run)
+    assert (run.status, run.generation, run.attempt, run.crashes) == (RunStatus.PENDING, 1, 0, 0)
+    assert calls == []
+
+
 async def test_a_single_execution_says_that_the_database_is_away(
     faulty: tuple[FaultyEngine, Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from typer.main import get_command
 from durably.cli.commands import app
 from durably.rules.configuration import SETTINGS, variable
 from durably.rules.transitions import mermaid
+from tests.models.mutants import POSTGRES, SQLITE
+from tests.simulation.planted import BUGS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -45,3 +47,18 @@ def test_links_between_pages_lead_somewhere() -> None:
             if anchor:
                 heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
                 assert anchor in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}, anchor
+
+
+def test_the_page_on_reliability_names_tests_and_planted_mistakes_that_are_there() -> None:
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (DOCS.parent / path).exists(), path
+    known = {planted.name for planted in (*BUGS, *SQLITE, *POSTGRES)}
+    promises = re.findall(r"^\| G(\d+) [\w ]+\| (.+) \| (.+) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in promises] == list(range(1, 15))
+    for number, tests, mistakes in promises:
+        assert re.findall(r"`tests/[\w/]+\.py`", tests), f"G{number}"
+        named = set(re.findall(r"\*([^*]+)\*", mistakes))
+        assert named, f"G{number}"
+        assert named <= known, f"G{number}: {named - known}"
+    assert f"{len(BUGS)} planted bugs" in text

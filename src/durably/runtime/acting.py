@@ -25,16 +25,21 @@ async def change_run(
     run = await database.read(store_runs.get_run(run_id))
     if run is None:
         raise RunNotFound(run_id)
-    if write is actions.delete and run.status is RunStatus.CANCELLED and run.concurrency_key is not None:
-        # cancelled in a transaction of a user's, it may still have its slot, which nobody could give back then
-        await database.run(admit_due([run.concurrency_key]))
     change = Change(run_id=run_id, concurrency_key=run.concurrency_key, token=environment.new_id())
     changed = await database.submit(write, change)
+    if write is actions.delete and run.concurrency_key is not None and _is_cancelled(changed):
+        # cancelled in a transaction of a user's, it still has its slot, which nobody could give back after a deletion
+        await database.run(admit_due([run.concurrency_key]))
+        changed = await database.submit(write, change)
     if changed.done:
         return changed.run or run
     if changed.run is None:
         raise RunNotFound(run_id)
     raise WrongStatus(write.name, run_id, changed.run.status)
+
+
+def _is_cancelled(changed: Changed) -> bool:
+    return not changed.done and changed.run is not None and changed.run.status is RunStatus.CANCELLED
 
 
 async def purge(

@@ -76,6 +76,16 @@ class Claims:
                 await asyncio.sleep(wait)
                 held = None  # what expired during an outage may still be renewed by those who hold it
 
+    async def recall(self) -> list[Claimed]:
+        """What doubtful claims have leased. Claims nothing. Raises DatabaseUnavailable after some seconds."""
+        try:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                await self._resolve_doubts()
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"no answer within {CLAIM_SECONDS:g} seconds") from error
+        found, self._found = self._found, []
+        return found
+
     async def _take(self, limit: int, held: Sequence[str] | None) -> list[Claimed]:
         """A failed attempt leaves its runs to the next one, which reads them back."""
         found = self._found

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from durably.environment import Environment
-from durably.errors import LeaseLost, Stopping
+from durably.errors import DatabaseUnavailable, LeaseLost, Stopping
 from durably.jobs import Registry
 from durably.model import Outlook, RunStatus, StoredRun
 from durably.rules.schedule import backoff_seconds
@@ -139,6 +139,7 @@ class Shift:
         async with asyncio.TaskGroup() as group:
             chores = self._maintenance.start(group) if self._until is None else []
             await self._serve(group, place)
+            await self._recall(group, place)
             self._has_served = True
             if self._is_interrupting:
                 self._interrupt_all()
@@ -216,6 +217,18 @@ class Shift:
             if self._until is not None and self._is_done():
                 return
             is_poll = False if ahead is not None else await self._rest()
+
+    async def _recall(self, group: asyncio.TaskGroup, place: Workplace) -> None:
+        """Hand back what a doubtful claim leased before the stop: its lease would run out, and count as a crash."""
+        if not (self._is_stopping.is_set() and self._claims.is_in_doubt):
+            return
+        try:
+            recalled = await self._claims.recall()
+        except DatabaseUnavailable as error:
+            self._reporter.error("claim", error)
+            return
+        for one in recalled:
+            self._begin(one, group, place)
 
     async def _claim_ahead(self, claimed: Sequence[Claimed]) -> asyncio.Task[list[Claimed]] | None:
         """Where half of many slots was filled, begin to claim for the other half before these runs begin.

@@ -64,8 +64,8 @@ class _Items(Mapping[str, Param]):
 def _enqueue(items: Sequence[NewRun], *, is_read_back: bool = False) -> Operation[list[Enqueued]]:
     """Store new runs. Safe to repeat: a run with the same id is there already.
 
-    What an item was merged into is also read at once: the rest of the transaction may cancel that run, and then the
-    last look does not find it any more, or another one.
+    What an item was merged into, or has the idempotency key of, is also read at once: the rest of the transaction may
+    cancel or delete that run, and then the last look does not find it any more, or another one.
     """
     params = _Items(items)
     merges = any(item.if_pending != "queue" for item in items)
@@ -75,17 +75,16 @@ def _enqueue(items: Sequence[NewRun], *, is_read_back: bool = False) -> Operatio
     is_read = is_read_back or not all(item.is_plain for item in items)
     reads = (Statement("read_enqueued", params),) if is_read else ()
     last = len(statements) - 1
-    if merges:
+    is_read_early = merges or any(item.idempotency_key is not None for item in items)
+    if is_read_early:
         statements += reads
 
     def decode(results: Sequence[Rows]) -> list[Enqueued]:
-        if reads and not merges:
-            return [_became(row) for row in results[-1]]
-        if reads:
-            late = {row["ord"]: row for row in results[-1]}
-            early = {row["ord"]: row for row in results[last + 1]}
-            return [_became(_later(row, late.get(place))) for place, row in early.items()]
-        return _all_created(items, results[last])
+        if not reads:
+            return _all_created(items, results[last])
+        late: dict[object, rows.AnyRow] = {row["ord"]: row for row in results[-1]}
+        early = {row["ord"]: row for row in results[last + 1]} if is_read_early else late
+        return [_found(item, early.get(place), late.get(place)) for place, item in enumerate(items)]
 
     return Operation(
         statements=tuple(statements),
@@ -118,6 +117,11 @@ def _row(place: int, item: NewRun) -> tuple[str | int | datetime | None, ...]:
         delay,
         item.run_at,
     )
+
+
+def _found(item: NewRun, early: rows.AnyRow | None, late: rows.AnyRow | None) -> Enqueued:
+    """What became of an item. One that nobody finds was stored before, by a commit in doubt, and has been deleted."""
+    return _created(item, None, None) if early is None else _became(_later(early, late))
 
 
 def _later(early: rows.AnyRow, late: rows.AnyRow | None) -> rows.AnyRow:

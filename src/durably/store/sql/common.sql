@@ -11,10 +11,11 @@
  LIMIT 1)
 
 -- fragment: untouched
--- The item is not stored yet: neither as a run of its own, nor by its idempotency key, nor as a replacement.
+-- The item is not stored yet: neither as a run of its own, be that gone, nor by its idempotency key, nor as a replacement.
 NOT EXISTS (SELECT 1 FROM {runs} o WHERE o.id = i.id)
 AND NOT EXISTS (SELECT 1 FROM {runs} d WHERE d.job = i.job AND d.idempotency_key = i.idempotency_key)
 AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+AND (SELECT e.id FROM {events} e WHERE e.run_id = i.id LIMIT 1) IS NULL
 
 -- fragment: became
 -- What an item turned into, most specific first.

@@ -142,7 +142,8 @@ unnest(
 
 -- name: insert_runs
 -- Store the items that are not there yet and not merged; keyed ones wait for a slot. Returns the other items, the
--- plain ones that were there already, and a row without id that says when the rest was stored.
+-- plain ones that were there already, and a row without id that says when the rest was stored. Events without a run
+-- are those of one that was deleted before its trigger, in doubt, came again.
 WITH clock AS MATERIALIZED (SELECT {now} AS now)
 -- if: plain_items
 , plain AS (
@@ -150,6 +151,7 @@ WITH clock AS MATERIALIZED (SELECT {now} AS now)
     SELECT i.id, i.job, i.input, 'pending', (extract(epoch FROM clock.now) * 1000000)::bigint, 1, clock.now
     FROM unnest(:plain_items_id::text::uuid[], :plain_items_job::text[], :plain_items_input::text[]) AS i (id, job, input)
     CROSS JOIN clock
+    WHERE (SELECT e.id FROM {events} e WHERE e.run_id = i.id LIMIT 1) IS NULL
     ON CONFLICT (id) DO NOTHING
     RETURNING id, job, created_at
 )
@@ -174,6 +176,7 @@ WITH clock AS MATERIALIZED (SELECT {now} AS now)
     ) i
     WHERE (i.if_pending = 'queue' OR {unstarted} IS NULL)
       AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+      AND (SELECT e.id FROM {events} e WHERE e.run_id = i.id LIMIT 1) IS NULL
     ORDER BY i.job, i.idempotency_key, i.ord
     ON CONFLICT DO NOTHING
     RETURNING id, job, labels, hold, available_at, created_at
@@ -214,7 +217,7 @@ LEFT JOIN LATERAL (
 ) dup ON true
 LEFT JOIN LATERAL (SELECT p.id FROM {runs} p WHERE p.replaced_by = i.id OFFSET 0) swapped ON true
 CROSS JOIN LATERAL (
-    SELECT * FROM {runs} x WHERE x.id = coalesce(own.id, dup.id, swapped.id, {unstarted}) OFFSET 0
+    SELECT * FROM {runs} x WHERE x.id = coalesce(own.id, dup.id, swapped.id, CASE WHEN i.if_pending <> 'queue' THEN {unstarted} END) OFFSET 0
 ) r
 ORDER BY i.ord
 
@@ -687,12 +690,15 @@ SELECT {run_columns}
 FROM changed r
 
 -- name: delete_runs
--- Delete runs that are over, with their steps and logs. Returns the rows that went.
+-- Delete runs that are over, with their steps and logs; not one that still has its slot. Returns the rows that went.
 WITH chosen AS MATERIALIZED (
     SELECT r.id, i.token
     FROM {changes}
     CROSS JOIN LATERAL (
-        SELECT x.id FROM {runs} x WHERE x.id = i.id AND x.status IN ('completed', 'failed', 'cancelled') FOR UPDATE
+        SELECT x.id
+        FROM {runs} x
+        WHERE x.id = i.id AND x.status IN ('completed', 'failed', 'cancelled') AND NOT x.slot
+        FOR UPDATE
     ) r
 ),
 steps AS (DELETE FROM {steps} s WHERE s.run_id = ANY (ARRAY (SELECT id FROM chosen))),

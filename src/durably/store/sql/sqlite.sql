@@ -134,10 +134,12 @@ SELECT RAISE(IGNORE) WHERE changes() = 0;
 
 -- name: insert_runs
 -- Store the items that are not there yet and not merged; keyed ones wait for a slot. Returns those that were there,
--- and a row without id that says when the others were stored.
+-- and a row without id that says when the others were stored. Events without a run are those of one that was deleted
+-- before its trigger, in doubt, came again.
 -- each: plain_items
 INSERT INTO {runs} (id, job, input, status, rank, seq, created_at)
-VALUES (:id, :job, :input, 'pending', :now, 1, :now)
+SELECT :id, :job, :input, 'pending', :now, 1, :now
+WHERE NOT EXISTS (SELECT 1 FROM {events} e WHERE e.run_id = :id)
 ON CONFLICT DO NOTHING;
 {report_stored}
 INSERT INTO {events} (run_id, seq, type, job, created_at)
@@ -153,6 +155,7 @@ FROM (SELECT :id AS id, :job AS job, :concurrency_key AS concurrency_key,
              coalesce(:run_at, :now + :delay_us) AS start_at) i
 WHERE (:if_pending = 'queue' OR {unstarted} IS NULL)
   AND NOT EXISTS (SELECT 1 FROM {runs} p WHERE p.replaced_by = i.id)
+  AND NOT EXISTS (SELECT 1 FROM {events} e WHERE e.run_id = i.id)
 ON CONFLICT DO NOTHING;
 {report_stored}
 INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
@@ -167,7 +170,7 @@ FROM {new_runs}
 LEFT JOIN {runs} own ON own.id = i.id
 LEFT JOIN {runs} dup ON dup.job = i.job AND dup.idempotency_key = i.idempotency_key
 LEFT JOIN {runs} swapped ON swapped.replaced_by = i.id
-CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, {unstarted})
+CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, CASE WHEN i.if_pending <> 'queue' THEN {unstarted} END)
 ORDER BY i.ord
 
 -- name: copy_steps
@@ -525,15 +528,15 @@ WHERE {runs}.id = i.id AND +{runs}.status = 'failed'
 RETURNING {returned_columns}
 
 -- fragment: deletable
-SELECT r.id FROM {changes} CROSS JOIN {runs} r ON r.id = i.id WHERE r.status IN ('completed', 'failed', 'cancelled')
+SELECT r.id FROM {changes} CROSS JOIN {runs} r ON r.id = i.id WHERE r.status IN ('completed', 'failed', 'cancelled') AND NOT r.slot
 
 -- name: delete_runs
--- Delete runs that are over, with their steps and logs. Returns the rows that went.
+-- Delete runs that are over, with their steps and logs; not one that still has its slot. Returns the rows that went.
 INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
 SELECT r.id, r.seq + 1, 'run:delete', r.job, nullif(r.labels, '{}'), json_object('request', i.token), :now
 FROM {changes}
 CROSS JOIN {runs} r ON r.id = i.id
-WHERE r.status IN ('completed', 'failed', 'cancelled');
+WHERE r.status IN ('completed', 'failed', 'cancelled') AND NOT r.slot;
 DELETE FROM {steps} WHERE run_id IN ({deletable});
 DELETE FROM {logs} WHERE run_id IN ({deletable});
 DELETE FROM {runs} AS r
