@@ -46,8 +46,10 @@ from durably.model import (
     StepRecord,
     StepStatus,
 )
+from durably.rules.configuration import read_duration
 from durably.runtime.bulk import TriggerItem
 from durably.runtime.context import Step, SyncStep
+from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
 from durably.sync import SyncDurably, SyncWorker
 
@@ -98,9 +100,11 @@ __all__ = [
     "SyncWorker",
     "SystemEnvironment",
     "TriggerItem",
+    "TriggerKeywords",
     "UsageError",
     "ValidationError",
     "Worker",
     "WrongStatus",
     "job",
+    "read_duration",
 ]

@@ -109,6 +109,13 @@ class Sessions:
             )
         return session
 
+    def loop_in_use(self) -> asyncio.AbstractEventLoop | None:
+        """The running event loop in which a session of this process is open, or None."""
+        session = self._session
+        if session is None or session.is_closed or session.process != os.getpid() or not session.loop.is_running():
+            return None
+        return session.loop
+
     def signal(self, event: Event) -> None:
         """Wake who waits for the run of an event of this process, sooner than the feed would."""
         if self._session is not None:
