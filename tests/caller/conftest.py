@@ -18,7 +18,7 @@ from tests.support.lending import CREATE, LIBRARIES, Lending
 from tests.support.store import TABLES, fill
 
 Facade = Literal["async", "sync"]
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def pairs() -> Iterator[Any]:

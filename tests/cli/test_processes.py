@@ -179,7 +179,7 @@ async def test_several_processes_share_the_work_and_stop_together(start: Start, 
     assert len(set(children)) == 2
 
     async def both_worked() -> bool:
-        await asyncio.gather(*(durably.trigger_and_wait("who", timeout=30) for _ in range(4)))
+        await asyncio.gather(*(durably.trigger_and_wait("who", timeout=PATIENCE) for _ in range(4)))
         return {run.output for run in await durably.get_runs("who")} == set(children)
 
     await eventually(both_worked, seconds=PATIENCE)
@@ -194,14 +194,14 @@ async def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(
     program = await start("--processes", "2", "--concurrency", "1")
     children = await program.children(2)
     run = await durably.trigger("wait")
-    await eventually((tmp_path / "started").exists)
+    await eventually((tmp_path / "started").exists, seconds=PATIENCE)
     for child in children:
         os.kill(child, signal.SIGKILL)
     await program.says("process ended with -9: starting it anew in 0.5 s", 2)
     replaced = await program.children(4)
     assert len(set(replaced)) == 4
     (tmp_path / "go").touch()
-    assert await durably.result(run, timeout=30) == "done"
+    assert await durably.result(run, timeout=PATIENCE) == "done"
     program.process.send_signal(signal.SIGINT)
     assert await program.ended() == 0
 
@@ -218,7 +218,9 @@ async def test_processes_stop_in_good_order_when_the_one_that_watches_is_killed(
     await eventually(is_leased, seconds=PATIENCE)
     program.process.kill()
     await program.process.wait()
-    await eventually(lambda: len(program.said("worker ready")) == 2 and not any(map(is_alive, children)), seconds=60)
+    await eventually(
+        lambda: len(program.said("worker ready")) == 2 and not any(map(is_alive, children)), seconds=2 * PATIENCE
+    )
     found = await durably.get_run(run)
     assert found is not None
     assert (found.status, found.crashes) == ("pending", 0)  # handed back, not crashed
@@ -230,7 +232,7 @@ async def test_runs_end_within_the_grace_and_a_second_signal_hands_them_back(
     program = await start("--processes", "2", "--grace", "300")
     await program.children(2)
     run = await durably.trigger("wait")
-    await eventually((tmp_path / "started").exists)
+    await eventually((tmp_path / "started").exists, seconds=PATIENCE)
     program.process.terminate()
     await program.says("stopping: runs may end", 3)
     assert program.process.returncode is None
@@ -271,7 +273,7 @@ async def test_health_tells_whether_it_lives_and_works(start: Start, durably: Du
     assert (await ask(port, "/"))[0] == 200
     assert (await ask(port, "/nothing"))[0] == 404
     await durably.trigger("wait")
-    await eventually((tmp_path / "started").exists)
+    await eventually((tmp_path / "started").exists, seconds=PATIENCE)
     program.process.terminate()
     await is_ready(port, status=503)  # it takes no more work,
     assert (await ask(port, "/live"))[0] == 200  # and must not be killed
@@ -284,7 +286,7 @@ async def test_health_answers_while_the_event_loop_is_blocked(start: Start, dura
     port = await program.port()
     await is_ready(port)
     run = await durably.trigger("block")
-    await eventually((tmp_path / "blocked").exists)
+    await eventually((tmp_path / "blocked").exists, seconds=PATIENCE)
 
     async def is_silent() -> bool:
         status, body = await ask(port, "/live")
@@ -293,7 +295,7 @@ async def test_health_answers_while_the_event_loop_is_blocked(start: Start, dura
 
     await eventually(is_silent, seconds=PATIENCE)
     (tmp_path / "go").touch()
-    assert await durably.result(run, timeout=30) == "done"
+    assert await durably.result(run, timeout=PATIENCE) == "done"
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
@@ -346,16 +348,16 @@ async def test_a_change_starts_the_worker_anew_and_hands_its_runs_back(
 ) -> None:
     program = await start("--reload")
     [first] = await program.children(1)
-    assert await durably.trigger_and_wait("version", timeout=30) == "one"
+    assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "one"
     waiting = await durably.trigger("wait")
-    await eventually((tmp_path / "started").exists)
+    await eventually((tmp_path / "started").exists, seconds=PATIENCE)
     (tmp_path / "app.py").write_text(APP.replace('"one"', '"two"'))
     await program.says("app.py changed: starting anew")
     assert len(set(await program.children(2))) == 2
     assert not is_alive(first)
-    assert await durably.trigger_and_wait("version", timeout=30) == "two"
+    assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "two"
     (tmp_path / "go").touch()
-    ended = await durably.wait(waiting, timeout=30)
+    ended = await durably.wait(waiting, timeout=PATIENCE)
     assert (ended.output, ended.crashes, ended.attempt) == ("done", 0, 1)
     program.process.terminate()
     assert await program.ended() == 0
@@ -369,7 +371,7 @@ async def test_a_mistake_is_waited_out_until_it_is_repaired(start: Start, durabl
     assert program.said("SyntaxError")
     (tmp_path / "app.py").write_text(APP.replace('"one"', '"three"'))
     await program.children(2)
-    assert await durably.trigger_and_wait("version", timeout=30) == "three"
+    assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "three"
     program.process.terminate()
     assert await program.ended() == 0
 

@@ -37,7 +37,7 @@ from durably import (
 )
 from durably.sync import DurablyKeywords, SyncWorker
 
-SECONDS = 20.0
+SECONDS = 60.0
 QUICK = timedelta(milliseconds=50)
 
 
@@ -405,7 +405,7 @@ durably = SyncDurably(sys.argv[1])
 
 INTERRUPT = """
 def interrupt():
-    began.wait(20)
+    began.wait(60)
     os.kill(os.getpid(), signal.SIGINT)
 
 import datetime, os, signal
@@ -425,8 +425,8 @@ AT_EXIT = """
 import datetime
 run = durably.trigger(slow)
 durably.worker([slow, blocking], grace=datetime.timedelta(0)).start()
-began.wait(20)
-print(durably.trigger_and_wait(blocking, timeout=20), flush=True)
+began.wait(60)
+print(durably.trigger_and_wait(blocking, timeout=60), flush=True)
 """
 
 
@@ -435,7 +435,7 @@ def execute(script: str, url: str) -> list[str]:
         [sys.executable, "-X", "dev", "-c", SCRIPT + script, url],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
