@@ -45,6 +45,7 @@ from durably.model import (
     Stats,
     StepRecord,
     StepStatus,
+    TableSize,
 )
 from durably.rules.configuration import read_duration
 from durably.runtime.bulk import TriggerItem
@@ -99,6 +100,7 @@ __all__ = [
     "SyncStep",
     "SyncWorker",
     "SystemEnvironment",
+    "TableSize",
     "TriggerItem",
     "TriggerKeywords",
     "UsageError",

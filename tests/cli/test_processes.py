@@ -107,9 +107,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return found
 
 
-both = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
-
-
 @pytest.fixture
 async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
     (tmp_path / "app.py").write_text(APP)
@@ -172,7 +169,7 @@ async def is_ready(port: int, *, status: int = 200) -> None:
 # --- several processes ------------------------------------------------------------------------------
 
 
-@both
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
 async def test_several_processes_share_the_work_and_stop_together(start: Start, durably: Durably) -> None:
     program = await start("--processes", "2", "--concurrency", "1")
     children = await program.children(2)
@@ -251,18 +248,9 @@ async def test_processes_that_never_worked_are_not_started_again_and_again(start
     assert program.said("starting it anew") == []
 
 
-# --- which jobs -------------------------------------------------------------------------------------
-
-
-async def test_a_worker_takes_the_jobs_it_is_told_to(start: Start) -> None:
-    program = await start("--jobs", "w*,block", "--exclude", "wait")
-    assert "worker ready: block, who (process" in (await program.says("worker ready"))[0]
-
-
 # --- health -----------------------------------------------------------------------------------------
 
 
-@both
 async def test_health_tells_whether_it_lives_and_works(start: Start, durably: Durably, tmp_path: Path) -> None:
     program = await start("--health-port", "0", "--grace", "300")
     port = await program.port()
@@ -282,7 +270,8 @@ async def test_health_tells_whether_it_lives_and_works(start: Start, durably: Du
 
 
 async def test_health_answers_while_the_event_loop_is_blocked(start: Start, durably: Durably, tmp_path: Path) -> None:
-    program = await start("--health-port", "0")
+    program = await start("--health-port", "0", "--jobs", "w*,block", "--exclude", "wait")
+    assert "worker ready: block, who (process" in (await program.says("worker ready"))[0]  # those that it was told to
     port = await program.port()
     await is_ready(port)
     run = await durably.trigger("block")
@@ -343,7 +332,7 @@ async def test_a_port_that_is_taken_is_named(start: Start) -> None:
 # --- reload -----------------------------------------------------------------------------------------
 
 
-async def test_a_change_starts_the_worker_anew_and_hands_its_runs_back(
+async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
     start: Start, durably: Durably, tmp_path: Path
 ) -> None:
     program = await start("--reload")
@@ -359,30 +348,21 @@ async def test_a_change_starts_the_worker_anew_and_hands_its_runs_back(
     (tmp_path / "go").touch()
     ended = await durably.wait(waiting, timeout=PATIENCE)
     assert (ended.output, ended.crashes, ended.attempt) == ("done", 0, 1)
-    program.process.terminate()
-    assert await program.ended() == 0
 
-
-async def test_a_mistake_is_waited_out_until_it_is_repaired(start: Start, durably: Durably, tmp_path: Path) -> None:
-    program = await start("--reload")
-    await program.children(1)
-    (tmp_path / "app.py").write_text("this is no Python")
+    (tmp_path / "app.py").write_text("this is no Python")  # a mistake is waited out until it is repaired,
     await program.says("waiting for a change")
     assert program.said("SyntaxError")
     (tmp_path / "app.py").write_text(APP.replace('"one"', '"three"'))
-    await program.children(2)
+    await program.children(3)
     assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "three"
-    program.process.terminate()
-    assert await program.ended() == 0
 
-
-async def test_a_new_file_counts_and_others_do_not(start: Start, tmp_path: Path) -> None:
-    program = await start("--reload")
-    await program.children(1)
-    for name in ("notes.txt", ".hidden.py", "__pycache__/x.py", "node_modules/y.py"):
+    for name in ("notes.txt", ".hidden.py", "__pycache__/x.py", "node_modules/y.py"):  # other files do not count,
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x = 1")
-    (tmp_path / "late.py").write_text("x = 1")
-    assert (await program.says("changed: starting anew"))[0].endswith("late.py changed: starting anew")
-    await program.children(2)
-    assert len(program.said("changed: starting anew")) == 1
+    (tmp_path / "late.py").write_text("x = 1")  # and new ones do
+    await program.says("late.py changed: starting anew")
+    await program.children(4)
+    said = [line.partition(" changed")[0].split()[-1] for line in program.said("changed: starting anew")]
+    assert said == ["app.py", "app.py", "late.py"]
+    program.process.terminate()
+    assert await program.ended() == 0

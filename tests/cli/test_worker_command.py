@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import subprocess
@@ -178,7 +179,8 @@ def test_wrong_arguments_are_named_in_one_line(
 ) -> None:
     (tmp_path / "app.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, "app", raising=False)
     done = CliRunner().invoke(app, ["worker", *arguments])
     sys.modules.pop("app", None)

@@ -88,11 +88,7 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
             retain_runs=retain_runs,
             retain_events=retain_events,
         )
-        parsed = parse_url(url)
-
-        def guest(born: Callable[[], int | None]) -> Guest:
-            return Guest(parsed, environment, schema, born=born)
-
+        guest = Guest(parse_url(url), environment, schema)
         super().__init__(partial(source.make, migrate), environment, settings, source=source, guest=guest)
         self._shown = database.shown
         self._scopes: list[AsyncExitStack] = []

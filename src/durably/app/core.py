@@ -46,13 +46,14 @@ class Core:
         settings: Settings,
         *,
         source: DatabaseSource,
-        guest: Callable[[Callable[[], int | None]], Guest],
+        guest: Guest,
     ) -> None:
-        """`source` makes further databases on the same data, for those who look after it; `guest` see `Guest`."""
+        """`source` makes further databases on the same data, for those who look after it."""
+        self._guest = guest
         self._environment = environment
         self._settings = settings
         self._sessions = Sessions(make, environment)
-        self._guest = guest(self._sessions.born)
+        guest.born = self._sessions.born
         self._source = source
         self._listeners = Listeners()
         for end in ENDS:

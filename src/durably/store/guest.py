@@ -34,15 +34,14 @@ _NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 class Guest:
     """Talks over connections of users to one database."""
 
-    def __init__(
-        self, url: DatabaseUrl, environment: Environment, schema: str, *, born: Callable[[], int | None]
-    ) -> None:
-        """`schema` is that of the tables on PostgreSQL. `born` says when they were made, where that is known."""
+    def __init__(self, url: DatabaseUrl, environment: Environment, schema: str) -> None:
+        """`schema` is that of the tables on PostgreSQL."""
         self._url = url
         self._environment = environment
         self._prefix = "durably_" if url.dialect == "sqlite" else f'"{schema}".'
         self._channel = f"durably_{schema}"
-        self._born = born
+        self.born: Callable[[], int | None] = lambda: None
+        """Says when the tables of this Durably were made, where that is known."""
         self._checked: dict[str | None, int | None] = {}
         """The tables that were met and fit, and when they were made."""
 
@@ -138,7 +137,7 @@ class Guest:
             schema: inside.Schema = yield inside.version()
             pending(migrations(self._url.dialect, self._prefix), schema.applied, "check")
             self._checked[here.place] = schema.born
-        ours = self._born()
+        ours = self.born()
         if ours is not None and self._checked[here.place] != ours:
             raise UsageError(
                 f"connection: it leads to the tables of another database than {self._url.shown}, which this Durably "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeVar, overload
 
 from durably.jobs import Job, Target
@@ -81,9 +81,10 @@ class SyncLooks(SyncCore):
         limit: int = 100,
     ) -> list[Run[Any]]:
         """See `Durably.get_runs`."""
-        get: Callable[..., Awaitable[list[Run[Any]]]] = self._durably.get_runs
-        conditions = {"status": status, "labels": labels, "concurrency_key": concurrency_key}
-        return self._portal.call(lambda: get(job, **conditions, before=before, offset=offset, limit=limit))
+        get: Any = self._durably.get_runs
+        which: dict[str, Any] = {"status": status, "labels": labels, "concurrency_key": concurrency_key}
+        found: list[Run[Any]] = self._portal.call(lambda: get(job, **which, before=before, offset=offset, limit=limit))
+        return found
 
     def get_steps(self, run: Run[Any] | str) -> list[StepRecord]:
         """See `Durably.get_steps`."""
