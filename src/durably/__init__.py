@@ -45,9 +45,12 @@ from durably.model import (
     Stats,
     StepRecord,
     StepStatus,
+    TableSize,
 )
+from durably.rules.configuration import read_duration
 from durably.runtime.bulk import TriggerItem
 from durably.runtime.context import Step, SyncStep
+from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
 from durably.sync import SyncDurably, SyncWorker
 
@@ -97,10 +100,13 @@ __all__ = [
     "SyncStep",
     "SyncWorker",
     "SystemEnvironment",
+    "TableSize",
     "TriggerItem",
+    "TriggerKeywords",
     "UsageError",
     "ValidationError",
     "Worker",
     "WrongStatus",
     "job",
+    "read_duration",
 ]

@@ -18,7 +18,7 @@ from tests.support.lending import CREATE, LIBRARIES, Lending
 from tests.support.store import TABLES, fill
 
 Facade = Literal["async", "sync"]
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def pairs() -> Iterator[Any]:
@@ -29,6 +29,14 @@ def pairs() -> Iterator[Any]:
                 yield pytest.param((kind, library, "async"), id=f"{kind}-{library.__name__}-async")
             if library.is_blocking:
                 yield pytest.param((kind, library, "sync"), id=f"{kind}-{library.__name__}-sync")
+
+
+def libraries() -> Iterator[Any]:
+    """Every library on its databases, with one facade: the blocking one where it can."""
+    for kind, several in LIBRARIES.items():
+        for library in several:
+            facade = "sync" if library.is_blocking else "async"
+            yield pytest.param((kind, library, facade), id=f"{kind}-{library.__name__}-{facade}")
 
 
 class User:
@@ -109,6 +117,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, typ
     return kind, url_of(kind, request, tmp_path), library, facade
 
 
+@pytest.fixture(params=libraries())
+def each_place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, type[Lending], Facade]:
+    """Name a database and a library, with one facade."""
+    kind, library, facade = request.param
+    return kind, url_of(kind, request, tmp_path), library, facade
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, type[Lending], Facade]:
     """Name a database and the first of its libraries."""
@@ -118,8 +133,15 @@ def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str,
 
 @pytest.fixture
 async def user(place: tuple[str, str, type[Lending], Facade]) -> AsyncIterator[User]:
-    """Give a user of each library, whose connection is not open yet."""
+    """Give a user of each library with each facade, whose connection is not open yet."""
     async for found in make_user(*place):
+        yield found
+
+
+@pytest.fixture
+async def each_user(each_place: tuple[str, str, type[Lending], Facade]) -> AsyncIterator[User]:
+    """Give a user of each library with one facade."""
+    async for found in make_user(*each_place):
         yield found
 
 

@@ -105,7 +105,8 @@ async def test_a_connection_without_a_transaction_is_refused(user: User) -> None
     assert [run.input for run in await user.durably.get_runs(echo)] == ["b"]
 
 
-async def test_an_idempotency_key_holds_inside_and_outside(user: User) -> None:
+async def test_an_idempotency_key_holds_inside_and_outside(each_user: User) -> None:
+    user = each_user
     there = await user.durably.trigger(echo, "a", idempotency_key="k")
     await user.lending.open()
     again = await user.trigger(echo, "a", idempotency_key="k")
@@ -121,7 +122,8 @@ async def test_an_idempotency_key_holds_inside_and_outside(user: User) -> None:
     assert len(await user.durably.get_runs()) == 2
 
 
-async def test_many_are_triggered_in_order(user: User) -> None:
+async def test_many_are_triggered_in_order(each_user: User) -> None:
+    user = each_user
     await user.lending.open()
     at = datetime(2999, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     items = [
@@ -139,7 +141,8 @@ async def test_many_are_triggered_in_order(user: User) -> None:
     assert runs[0].available_at == at
 
 
-async def test_a_cancel_counts_when_it_is_committed(user: User) -> None:
+async def test_a_cancel_counts_when_it_is_committed(each_user: User) -> None:
+    user = each_user
     keep = [await user.durably.trigger(keyed, name) for name in ("a", "b")]
     await user.lending.open()
     cancelled = await user.call("cancel", keep[0])
@@ -162,7 +165,8 @@ async def test_a_cancel_counts_when_it_is_committed(user: User) -> None:
     await user.durably.delete_run(cancelled)
 
 
-async def test_an_ended_run_is_triggered_again(user: User) -> None:
+async def test_an_ended_run_is_triggered_again(each_user: User) -> None:
+    user = each_user
     old = await user.durably.trigger(two_steps, "a", labels={"x": "y"})
     await user.durably.worker([two_steps]).process_until_idle()
     await user.lending.open()

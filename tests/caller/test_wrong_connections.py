@@ -14,8 +14,10 @@ import asyncpg
 import psycopg
 import pytest
 import sqlalchemy
+from django.core.exceptions import SynchronousOnlyOperation
 
 from durably import Durably, SchemaError, Step, SyncDurably, UsageError, job
+from tests.support.lending import Django
 
 
 @job("echo")
@@ -92,6 +94,46 @@ async def test_the_same_file_under_another_name_is_taken(durably: Durably, tmp_p
         await durably.trigger(echo, "a", connection=opened)
         opened.commit()
     assert len(await durably.get_runs()) == 1
+
+
+async def test_another_postgres_database_is_refused_where_ours_is_known(
+    shared_postgres_url: str, postgres_url: str
+) -> None:
+    async with Durably(shared_postgres_url) as durably, Durably(postgres_url) as other:
+        await durably.open()
+        await other.open()
+        with closing(psycopg.connect(postgres_url)) as wrong, closing(psycopg.connect(shared_postgres_url)) as right:
+            for _ in range(2):
+                with pytest.raises(UsageError, match="leads to the tables of another database"):
+                    await durably.trigger(echo, "a", connection=wrong)
+                await durably.trigger(echo, "a", connection=right)
+            await other.trigger(echo, "a", connection=wrong)  # the transaction is as it was
+
+
+async def test_a_database_that_is_made_anew_is_known_after_a_close(postgres_url: str) -> None:
+    durably = Durably(postgres_url)
+    for _ in range(2):
+        await durably.open()
+        with closing(psycopg.connect(postgres_url)) as connection:
+            await durably.trigger(echo, "a", connection=connection)
+            await durably.close()
+            connection.rollback()
+            connection.execute("DROP SCHEMA durably CASCADE")
+            connection.commit()
+
+
+async def test_django_refuses_to_work_in_async_code(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    lending = Django(url)
+    async with Durably(url) as durably:
+        await durably.open()
+        await lending.open()
+        try:
+            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
+                await durably.trigger(echo, "a", connection=lending.connection)
+        finally:
+            await lending.close()
+        assert await durably.get_runs() == []
 
 
 async def test_sqlite_in_memory_is_refused() -> None:

@@ -82,7 +82,6 @@ def test_watched_runs_change_on_the_screen_until_ctrl_c(url: str, tmp_path: Path
     assert "Traceback" not in view.text
 
 
-@on_both
 def test_followed_events_appear_as_they_happen(url: str, tmp_path: Path) -> None:
     do(url, lambda durably: durably.get_runs())
     with terminal(url, tmp_path, "events", "--follow", "--after", "0") as view:
@@ -107,7 +106,6 @@ def test_following_one_run_ends_with_it(url: str, tmp_path: Path) -> None:
         assert "run:complete" in view.text
 
 
-@on_both
 def test_show_draws_steps_as_a_timeline_and_the_error_with_its_traceback(url: str, tmp_path: Path) -> None:
     [run] = executed(url, -1)
     with terminal(url, tmp_path, "show", run.id) as view:
@@ -157,7 +155,7 @@ def test_doctor_marks_what_is_wrong_and_points_to_the_remedy(url: str, tmp_path:
         assert "→ start a worker that has it" in view.text
 
 
-def test_migrate_says_what_it_did(tmp_path: Path) -> None:
+def test_migrate_says_what_it_did_and_an_empty_list_that_it_is_empty(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
     with terminal(url, tmp_path, "migrate") as view:
         assert view.ended() == 0
@@ -165,11 +163,6 @@ def test_migrate_says_what_it_did(tmp_path: Path) -> None:
     with terminal(url, tmp_path, "migrate", "--check") as view:
         assert view.ended() == 0
         assert "the tables are up to date" in view.text
-
-
-def test_an_empty_list_says_so_to_people(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/new.db"
-    do(url, lambda durably: durably.get_runs())
     with terminal(url, tmp_path, "runs") as view:
         assert view.ended() == 0
         assert "no runs" in view.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import subprocess
@@ -12,17 +13,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from typer.testing import CliRunner
 
-from durably.app import Durably
+from durably import Durably
+from durably.cli.commands import app
 
 APP = """
 import asyncio
 from pathlib import Path
-from durably.app import Durably
-from durably.jobs import job
-from durably.runtime.context import Step
+from durably import Durably, Step, SyncDurably, SyncStep, job
 
 durably = Durably("sqlite:///jobs.db")
+blocking = SyncDurably("sqlite:///jobs.db")
 
 @job("add")
 async def add(step: Step, n: int) -> int:
@@ -39,9 +41,15 @@ async def wait(step: Step) -> str:
         await asyncio.sleep(0.02)
     return "done"
 
+@job("ask")
+def ask(step: SyncStep) -> int:
+    return blocking.trigger_and_wait("add", step.attempt, timeout=60)
+
 jobs = [add, loop, wait]
 number = 1
 """
+
+SECONDS = 60.0
 
 Process: TypeAlias = "subprocess.Popen[str]"
 Start: TypeAlias = Callable[..., Process]
@@ -80,20 +88,31 @@ def run_with(tmp_path: Path, work: Callable[[Durably], Awaitable[None]]) -> None
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("loop", ["auto", "asyncio"])
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("kind", "loop"), [(signal.SIGTERM, "auto"), (signal.SIGINT, "asyncio")])
 def test_it_works_until_a_signal_comes(start: Start, tmp_path: Path, kind: signal.Signals, loop: str) -> None:
     process = start("app:durably", "app", "--concurrency", "2", "--loop", loop)
-    wait_for_line(process, "worker ready: add, loop, wait (process ")
+    wait_for_line(process, "worker ready: add, ask, loop, wait (process ")
 
     async def trigger(durably: Durably) -> None:
-        assert await durably.trigger_and_wait("add", 1, timeout=20) == 2
-        used = await durably.trigger_and_wait("loop", timeout=20)
+        assert await durably.trigger_and_wait("add", 1, timeout=SECONDS) == 2
+        used = await durably.trigger_and_wait("loop", timeout=SECONDS)
         assert str(used).startswith("uvloop" if loop == "auto" else "asyncio")
 
     run_with(tmp_path, trigger)
     process.send_signal(kind)
-    assert process.wait(20) == 0
+    assert process.wait(SECONDS) == 0
+
+
+def test_a_blocking_durably_is_taken_too_and_its_jobs_may_use_it(start: Start, tmp_path: Path) -> None:
+    process = start("app:blocking", "app")
+    wait_for_line(process, "worker ready")
+
+    async def trigger(durably: Durably) -> None:
+        assert await durably.trigger_and_wait("ask", timeout=SECONDS) == 2
+
+    run_with(tmp_path, trigger)
+    process.terminate()
+    assert process.wait(SECONDS) == 0
 
 
 def test_runs_may_end_after_the_first_signal(start: Start, tmp_path: Path) -> None:
@@ -110,7 +129,7 @@ def test_runs_may_end_after_the_first_signal(start: Start, tmp_path: Path) -> No
         assert await durably.result(run) == "done"
 
     run_with(tmp_path, stop_it)
-    assert process.wait(20) == 0
+    assert process.wait(SECONDS) == 0
 
 
 def test_a_second_signal_hands_back_what_still_runs(start: Start, tmp_path: Path) -> None:
@@ -131,7 +150,7 @@ def test_a_second_signal_hands_back_what_still_runs(start: Start, tmp_path: Path
         assert (handed_back.status, handed_back.attempt) == ("pending", 0)
 
     run_with(tmp_path, stop_it)
-    assert process.wait(20) == 0
+    assert process.wait(SECONDS) == 0
 
 
 def test_a_signal_during_the_start_ends_it(start: Start, tmp_path: Path) -> None:
@@ -139,7 +158,7 @@ def test_a_signal_during_the_start_ends_it(start: Start, tmp_path: Path) -> None
     process = start("app:durably", "app")
     wait_for_line(process, "trying again")
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize(
@@ -155,17 +174,25 @@ def test_a_signal_during_the_start_ends_it(start: Start, tmp_path: Path) -> None
         (("app:durably", "app", "app:other_add"), "JOBS: module 'app' has no 'other_add'"),
     ],
 )
-def test_wrong_arguments_are_named_in_one_line(start: Start, arguments: tuple[str, ...], message: str) -> None:
-    _, errors = (process := start(*arguments)).communicate(timeout=20)
-    assert process.returncode == 1
-    assert message in errors
-    assert "Traceback" not in errors
+def test_wrong_arguments_are_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "app", raising=False)
+    done = CliRunner().invoke(app, ["worker", *arguments])
+    sys.modules.pop("app", None)
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_uvloop_is_missed_only_where_it_was_asked_for(start: Start, tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise ModuleNotFoundError('gone', name='uvloop')")
     process = start("app:durably", "app", "--loop", "uvloop")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, errors) == (
         1,
         "durably: uvloop is not installed: `pip install uvloop`, or use --loop asyncio\n",
@@ -176,7 +203,7 @@ def test_uvloop_is_missed_only_where_it_was_asked_for(start: Start, tmp_path: Pa
 
 def test_what_is_wrong_within_the_users_module_keeps_its_traceback(start: Start, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import not_there")
-    _, errors = start("broken:durably", "broken").communicate(timeout=20)
+    _, errors = start("broken:durably", "broken").communicate(timeout=SECONDS)
     assert "No module named 'not_there'" in errors
     assert "broken.py" in errors
 
@@ -185,5 +212,5 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('gone', name='typer')")
     command = [sys.executable, "-m", "durably.cli", "worker"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (done.returncode, done.stderr) == (1, "durably: typer is not installed: pip install 'durably[cli]'\n")

@@ -30,7 +30,7 @@ async def test_a_snapshot_is_where_events_continue(app: App) -> None:
     assert (before.seq, before.run.status, before.lease_owner) == (1, "pending", None)
     assert (after.run.status, after.run.output, after.lease_owner) == ("completed", 2, None)
     assert [event.seq async for event in app.durably.events(run=run, after=before.seq)] == list(range(2, after.seq + 1))
-    assert await app.durably.get_run_events(run, after=after.seq) == []
+    assert await app.durably.get_events(run=run, after=after.seq) == []
 
 
 async def test_a_snapshot_of_a_leased_run_tells_of_its_lease(app: App) -> None:
@@ -50,12 +50,14 @@ async def test_there_is_no_snapshot_of_no_run(app: App) -> None:
 async def test_events_come_in_pages_also_of_a_run_that_was_deleted(app: App) -> None:
     run = await app.execute(one, 1)
     await app.durably.delete_run(run)
-    whole = await app.durably.get_run_events(run)
+    whole = await app.durably.get_events(run=run, after=0)
     assert whole[-1].type == "run:delete"
-    first = await app.durably.get_run_events(run, limit=2)
-    assert [*first, *await app.durably.get_run_events(run, after=first[-1].seq or 0)] == whole
-    with pytest.raises(RunNotFound):
-        await app.durably.get_run_events(NO_RUN)
+    first = await app.durably.get_events(run=run, after=0, limit=2)
+    assert [*first, *await app.durably.get_events(run=run, after=first[-1].seq or 0)] == whole
+    assert await app.durably.get_events(run=run, after=whole[-1].seq or 0) == []
+    for after in (None, 0, 7):
+        with pytest.raises(RunNotFound):
+            await app.durably.get_events(run=NO_RUN, after=after)
 
 
 async def test_an_offset_skips_runs_in_every_kind_of_list(app: App) -> None:

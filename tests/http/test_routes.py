@@ -130,7 +130,7 @@ async def test_an_idempotency_key_gives_the_same_run_and_no_event(served: Site) 
     first = await served.trigger("greet", ADA, idempotencyKey="k")
     response = await served.post("/trigger", {"jobName": "greet", "input": ADA, "idempotencyKey": "k"})
     assert response.json() == {"runId": first, "disposition": "idempotent"}
-    assert len(await served.durably.get_run_events(first)) == 1
+    assert len(await served.durably.get_events(run=first)) == 1
 
 
 async def test_an_idempotency_key_with_another_input_is_a_409(served: Site) -> None:

@@ -133,7 +133,7 @@ async def test_streams_tell_of_runs_in_other_processes_and_resume_in_them(
         rest = await stream.rest()
         assert [frame.type for frame in rest if frame.type != "step:start"] == ["step:complete", "run:complete"]
         assert (await EventSource(feed).until("run:complete"))[-1].data["runId"] == run_id
-    stored = [event.seq for event in await durably.get_run_events(run_id)]
+    stored = [event.seq for event in await durably.get_events(run=run_id)]
     told = [frame.data["sequence"] for frame in [*seen, *rest]]
     assert told == stored[1:]
 

@@ -15,6 +15,8 @@ import aiosqlite
 import asyncpg
 import django
 import psycopg
+import psycopg2
+import psycopg2.extras
 import sqlalchemy
 from django.conf import settings
 from django.db.utils import ConnectionHandler
@@ -155,6 +157,24 @@ class PsycopgHostile(Psycopg):
         self.stack.callback(self.connection.close)
 
 
+class Psycopg2(Lending):
+    is_blocking = True
+    factory: Any = None
+
+    async def open(self, *, autocommit: bool = False) -> None:
+        self.connection = psycopg2.connect(self.url, cursor_factory=self.factory)
+        self.connection.autocommit = autocommit
+        self.stack.callback(self.connection.close)
+
+    async def execute(self, sql: str) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+
+
+class Psycopg2Hostile(Psycopg2):
+    factory = psycopg2.extras.RealDictCursor
+
+
 class PsycopgAsync(Lending):
     async def open(self, *, autocommit: bool = False) -> None:
         self.connection = await psycopg.AsyncConnection[DictRow].connect(
@@ -187,6 +207,10 @@ class Sqlalchemy(Lending):
         found = self.connection.execute(sqlalchemy.text(sql))
         if inspect.isawaitable(found):
             await found
+
+
+class SqlalchemyPsycopg2(Sqlalchemy):
+    driver = "psycopg2"
 
 
 class SqlalchemySession(Sqlalchemy):
@@ -283,8 +307,11 @@ LIBRARIES: dict[str, Sequence[type[Lending]]] = {
         AsyncpgPooled,
         Psycopg,
         PsycopgHostile,
+        Psycopg2,
+        Psycopg2Hostile,
         PsycopgAsync,
         Sqlalchemy,
+        SqlalchemyPsycopg2,
         SqlalchemySession,
         SqlalchemyAsync,
         SqlalchemyAsyncSession,

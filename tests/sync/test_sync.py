@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 
@@ -37,7 +37,7 @@ from durably import (
 )
 from durably.sync import DurablyKeywords, SyncWorker
 
-SECONDS = 20.0
+SECONDS = 60.0
 QUICK = timedelta(milliseconds=50)
 
 
@@ -70,23 +70,43 @@ def durably(url: str) -> Iterator[SyncDurably]:
 # --- the same facade ------------------------------------------------------------------------------------
 
 
-def public(cls: type[object]) -> dict[str, list[tuple[str, Any]]]:
-    """The public methods of a class, and the names and defaults of their parameters."""
+def public(cls: type[object]) -> dict[str, list[inspect.Signature]]:
+    """The public methods of a class, each with its overloads: names, defaults and types of parameters, what returns."""
     return {
-        name: [(each.name, each.default) for each in inspect.signature(member).parameters.values()]
+        name: [inspect.signature(each) for each in (*get_overloads(member), member)]
         for name, member in inspect.getmembers(cls, callable)
         if not name.startswith("_")
     }
 
 
+DIFFERENT = {"worker": "SyncWorker", "events": "SyncEventStream"}
+"""What a method returns that blocks in its turn."""
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [(SyncDurably, Durably), (SyncWorker, Worker)])
-def test_it_has_the_same_methods_with_the_same_parameters(ours: type[object], theirs: type[object]) -> None:
-    assert public(ours) == public(theirs)
+def test_it_has_the_same_methods_with_the_same_types(ours: type[object], theirs: type[object]) -> None:
+    expected = public(theirs)
+    for name, returned in DIFFERENT.items():
+        if name in expected:
+            expected[name] = [each.replace(return_annotation=returned) for each in expected[name]]
+    found = public(ours)
+    if ours is SyncDurably:  # it takes plain context managers too
+        [made] = found["worker"]
+        deps = inspect.signature(Durably.worker).parameters["deps"]
+        found["worker"] = [made.replace(parameters=[*list(made.parameters.values())[:-1], deps])]
+    assert found == expected
 
 
 def test_it_takes_the_same_settings() -> None:
-    settings = inspect.signature(Durably).parameters
-    assert set(settings) - {"url"} == set(DurablyKeywords.__annotations__)
+    settings = {name: each.annotation for name, each in inspect.signature(Durably).parameters.items() if name != "url"}
+    assert settings == {name: each.__forward_arg__ for name, each in DurablyKeywords.__annotations__.items()}
+
+
+def test_settings_come_from_the_environment() -> None:
+    durably = SyncDurably.from_env({"DURABLY_URL": "sqlite:///a.db"})
+    assert repr(durably) == "SyncDurably('sqlite:///a.db')"
+    with pytest.raises(ValidationError, match="DURABLY_MAX_CRASHES"):
+        SyncDurably.from_env({"DURABLY_URL": "sqlite:///a.db", "DURABLY_MAX_CRASHES": "0"})
 
 
 def test_a_wrong_setting_is_named_at_once() -> None:
@@ -128,11 +148,38 @@ def test_everything_can_be_done(durably: SyncDurably) -> None:
     assert found is not None
     assert found.output == 6
     assert [event.type for event in durably.events(run=found)][-1] == "run:complete"
-    durably.set_limit("key", 2)
     durably.delete_run(several[0])
     with pytest.raises(RunNotFound):
         durably.get_steps(several[0])
     assert durably.purge_runs(older_than=timedelta(0), statuses="completed") == 5
+
+
+def test_it_is_looked_after_too(url: str) -> None:
+    durably = SyncDurably(url, migrate="check", poll_interval=QUICK)
+    try:
+        assert "CREATE TABLE" in durably.migration_sql()
+        assert durably.migrate() != ()
+        assert durably.migrate() == ()
+        durably.set_limit("key", 2)
+        assert [(one.key, one.limit) for one in durably.get_limits()] == [("key", 2)]
+        worker = durably.worker([double, fragile], exclude=["frag*"])
+        assert worker.jobs == ("double",)
+        assert [one.name for one in durably.get_jobs()] == ["double"]
+        first, second = durably.trigger_many(double, [1, 2])
+        assert worker.process_until_idle() == 2
+        assert [run.id for run in durably.get_runs(offset=1)] == [first.id]
+        snapshot = durably.get_snapshot(first)
+        assert snapshot is not None
+        assert [event.seq for event in durably.get_events(run=first, limit=1)] == [snapshot.seq]
+        assert durably.get_stats(double).counts["double"][RunStatus.COMPLETED] == 2
+        assert durably.get_health().schema_version == durably.get_health().code_version
+        assert {finding.level for finding in durably.diagnose(jobs=["double"])} <= {"ok", "warning"}
+        assert durably.table_sizes()
+        assert durably.count_purgeable(older_than=timedelta(0)) == 2
+        assert durably.purge_runs(older_than=timedelta(0), limit=1) == 1
+        assert [run.id for run in durably.get_runs()] == [second.id]
+    finally:
+        durably.close()
 
 
 def test_deps_may_be_asynchronous_too(durably: SyncDurably) -> None:
@@ -220,6 +267,29 @@ def test_its_own_loop_cannot_wait_for_itself(durably: SyncDurably) -> None:
     with durably.worker([waits, asks, double]):
         assert durably.trigger_and_wait(waits, timeout=SECONDS) == "refused"
         assert durably.trigger_and_wait(asks, timeout=SECONDS) == 8
+
+
+async def test_both_can_be_used_at_the_same_time(durably: SyncDurably) -> None:
+    """Where the asynchronous one is open calls run in its loop, as in `durably worker` with a SyncDurably."""
+
+    @job("asks")
+    def asks(step: SyncStep) -> int:
+        with durably.worker([double]) as worker:
+            assert worker.is_running
+            return durably.trigger_and_wait(double, 4, timeout=SECONDS)
+
+    durably.close()
+    threads = threading.active_count()
+    async with durably.asynchronous as beside, beside.worker([asks]):
+        assert await beside.trigger_and_wait(asks, timeout=SECONDS) == 8
+        assert await asyncio.to_thread(durably.trigger_and_wait, asks, timeout=SECONDS) == 8
+        with pytest.raises(UsageError, match="its own event loop"):
+            durably.trigger(double, 1)
+        await asyncio.to_thread(durably.close)
+        assert await beside.trigger_and_wait(asks, timeout=SECONDS) == 8
+        assert "durably-sync" not in {thread.name for thread in threading.enumerate()}
+    assert count_threads() <= threads + 1
+    assert len(durably.get_runs()) == 6
 
 
 def test_who_waits_while_it_is_closed_is_told(durably: SyncDurably) -> None:
@@ -335,7 +405,7 @@ durably = SyncDurably(sys.argv[1])
 
 INTERRUPT = """
 def interrupt():
-    began.wait(20)
+    began.wait(60)
     os.kill(os.getpid(), signal.SIGINT)
 
 import datetime, os, signal
@@ -355,8 +425,8 @@ AT_EXIT = """
 import datetime
 run = durably.trigger(slow)
 durably.worker([slow, blocking], grace=datetime.timedelta(0)).start()
-began.wait(20)
-print(durably.trigger_and_wait(blocking, timeout=20), flush=True)
+began.wait(60)
+print(durably.trigger_and_wait(blocking, timeout=60), flush=True)
 """
 
 
@@ -365,7 +435,7 @@ def execute(script: str, url: str) -> list[str]:
         [sys.executable, "-X", "dev", "-c", SCRIPT + script, url],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

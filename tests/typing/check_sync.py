@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_type
+from datetime import timedelta
+from typing import Any, Unpack, assert_type
 
-from durably import EventType, JobRef, Run, Step, SyncDurably, SyncWorker, TriggerItem, job
+from durably import (
+    Event,
+    EventType,
+    Finding,
+    Health,
+    Job,
+    JobRef,
+    KeyLimit,
+    Run,
+    Snapshot,
+    Stats,
+    Step,
+    SyncDurably,
+    SyncWorker,
+    TriggerItem,
+    TriggerKeywords,
+    job,
+)
 
 
 @dataclass
@@ -64,6 +82,12 @@ def check_looks(durably: SyncDurably) -> None:
     assert_type(durably.get_runs(add), list[Run[Out]])
     assert_type(durably.get_runs("add", status="failed"), list[Run[object]])
     assert_type(durably.get_runs(), list[Run[object]])
+    assert_type(durably.get_runs(add, offset=3), list[Run[Out]])
+    assert_type(durably.get_events(run=run, after=0), list[Event])
+    assert_type(durably.get_snapshot(run), Snapshot[object] | None)
+    assert_type(durably.get_stats(add), Stats)
+    assert_type(durably.get_health(timeout=1), Health)
+    assert_type(durably.get_jobs(), tuple[Job[Any, Any], ...])
 
 
 def check_acts(durably: SyncDurably) -> None:
@@ -73,6 +97,24 @@ def check_acts(durably: SyncDurably) -> None:
     assert_type(durably.retrigger(run, from_step="a"), Run[Out])
     assert_type(durably.retrigger("id", job=add), Run[Out])
     assert_type(durably.retrigger("id"), Run[object])
+
+
+def check_care(durably: SyncDurably) -> None:
+    assert_type(
+        SyncDurably.from_env({"DURABLY_URL": "sqlite:///a.db"}, poll_interval=timedelta(seconds=1)), SyncDurably
+    )
+    assert_type(durably.migrate(), tuple[str, ...])
+    assert_type(durably.migration_sql(), str)
+    assert_type(durably.diagnose(jobs=[add]), list[Finding])
+    assert_type(durably.get_limits(), list[KeyLimit])
+    assert_type(durably.count_purgeable(older_than=timedelta(days=1)), int)
+    assert_type(durably.purge_runs(older_than=timedelta(days=1), limit=1), int)
+    [size] = durably.table_sizes()
+    assert_type(size.name, str)
+
+
+def check_options(durably: SyncDurably, **options: Unpack[TriggerKeywords]) -> None:
+    assert_type(durably.trigger(tick, **options), Run[int])
 
 
 def check_connections(durably: SyncDurably, connection: object) -> None:

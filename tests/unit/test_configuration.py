@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from durably import Durably, ValidationError
-from durably.rules.configuration import SETTINGS, read_span
+from durably.rules.configuration import SETTINGS, read_duration
 from durably.runtime.settings import Settings
 
 URL = {"DURABLY_URL": "sqlite:///:memory:"}
@@ -99,7 +99,7 @@ def test_a_wrong_variable_is_named_with_the_remedy(variables: dict[str, str], sa
     [("30", 30), ("1.5", 1.5), ("250ms", 0.25), ("5 m", 300), ("2h", 7200), ("7D", 604800), ("4w", 2419200), ("0s", 0)],
 )
 def test_durations_have_units(text: str, seconds: float) -> None:
-    assert read_span(text, field="x") == timedelta(seconds=seconds)
+    assert read_duration(text, field="x") == timedelta(seconds=seconds)
 
 
 def test_a_variable_that_looks_misspelt_is_told(caplog: pytest.LogCaptureFixture) -> None:

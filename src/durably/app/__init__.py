@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from durably.app.acts import Acts
 from durably.app.care import Care
 from durably.app.core import DatabaseSource
+from durably.app.environ import from_environment
 from durably.app.looks import Looks
 from durably.app.overview import Overview
 from durably.app.triggers import Triggers, refuse_connection
@@ -22,7 +21,6 @@ from durably.environment import Environment, SystemEnvironment
 from durably.errors import ValidationError
 from durably.jobs import Job, Registry, Target
 from durably.model import EventType
-from durably.rules.configuration import misspelt, read_settings, variable
 from durably.runtime.listeners import Listener
 from durably.runtime.settings import Settings
 from durably.runtime.trigger import TriggerKeywords
@@ -33,8 +31,6 @@ from durably.store.url import Connect, parse_url
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
-
-_logger = logging.getLogger("durably.configuration")
 
 
 class Durably(Triggers, Looks, Overview, Acts, Care):
@@ -105,18 +101,7 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         wins over the environment; `environ` replaces that of the process. Raises ValidationError naming the variable
         that is wrong or missing. A variable that looks misspelt is logged.
         """
-        given = os.environ if environ is None else environ
-        for name, meant in misspelt(given).items():
-            _logger.warning("%s is no setting of durably: did you mean %s?", name, meant)
-        found: dict[str, Any] = read_settings(given, without=settings)
-        if "url" not in found and "url" not in settings:
-            raise ValidationError(variable("url"), "is not set: sqlite:///path.db or postgresql://user@host/name")
-        try:
-            return cls(**found, **settings)
-        except ValidationError as error:
-            if error.field in found:
-                raise ValidationError(variable(error.field), error.reason) from error
-            raise
+        return from_environment(cls, environ, settings)
 
     def __repr__(self) -> str:
         return f"Durably({self._shown!r})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -95,15 +95,17 @@ class Care(Core):
         self,
         *,
         run: Run[Any] | str | None = None,
-        job: Target[Any, Any] | str | Collection[Target[Any, Any] | str] | None = None,
+        job: Target[Any, Any] | str | Iterable[Target[Any, Any] | str] | None = None,
         labels: Labels | None = None,
         after: int | None = None,
         limit: int = 100,
     ) -> list[Event]:
-        """Return stored events, oldest first, without waiting for more: see `events` for that.
+        """Return a page of stored events, oldest first, without waiting for more: see `events` for that.
 
-        The last ones, or the first ones `after` a `cursor` (of one run: a `seq`). With `job` or `labels` the newest
-        10,000 are looked through. Raises ValidationError.
+        The last ones, or the first ones `after` a `cursor` (of one run: a `seq`): `after=0` begins with the first, and
+        the next page is the one after the last of this. With `job` or `labels` and without `after` the newest 10,000
+        are looked through. Events of a deleted run stay for a while. Raises RunNotFound when nothing is known of `run`,
+        ValidationError.
         """
         size = check_page(limit)
         start = None if after is None else check_count(after, field="after")

@@ -53,6 +53,7 @@ class Core:
         self._environment = environment
         self._settings = settings
         self._sessions = Sessions(make, environment)
+        guest.born = self._sessions.born
         self._source = source
         self._listeners = Listeners()
         for end in ENDS:

@@ -7,15 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from durably.app.core import Core
-from durably.errors import RunNotFound
 from durably.jobs import Job, Target
-from durably.model import Event, Health, Labels, Run, RunFilter, SeenWorker, Snapshot, Stats
+from durably.model import Health, Labels, Run, RunFilter, SeenWorker, Snapshot, Stats
 from durably.rules.naming import check_labels
-from durably.runtime.reading import MAX_PAGE, PLAIN_TYPES, check_count, check_page, check_run_id, find_run_id, names_of
+from durably.runtime.reading import PLAIN_TYPES, find_run_id, names_of
 from durably.runtime.reading import to_run as as_run
-from durably.store import events as store_events
 from durably.store import overview
-from durably.store import runs as store_runs
 
 LATELY = timedelta(minutes=1)
 
@@ -44,19 +41,6 @@ class Overview(Core):
             lease_owner=stored.run.lease_owner,
             lease_expires_at=stored.run.lease_expires_at,
         )
-
-    async def get_run_events(self, run: Run[Any] | str, *, after: int = 0, limit: int = MAX_PAGE) -> list[Event]:
-        """Return a page of what happened to a run; the next page is the one `after` the last `seq` of this one.
-
-        Raises RunNotFound when nothing is known of the run; the events of a deleted one stay for a while.
-        """
-        run_id = check_run_id(run)
-        database = await self._database()
-        after = check_count(after, field="after")
-        found = await database.read(store_events.run_events(run_id, after_seq=after, limit=check_page(limit)))
-        if not found and not after and await database.read(store_runs.get_run(run_id)) is None:
-            raise RunNotFound(run_id)
-        return found
 
     async def get_stats(
         self,

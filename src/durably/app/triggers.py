@@ -68,7 +68,7 @@ class Triggers(Core):
 
         With `connection`, an open one to the same database with a transaction of yours, the run is part of that
         transaction, and there if and only if you commit it: `is_committed` is False on what is returned. It takes
-        sqlite3, aiosqlite, asyncpg and psycopg connections, SQLAlchemy connections and sessions, and Django
+        sqlite3, aiosqlite, asyncpg, psycopg and psycopg2 connections, SQLAlchemy connections and sessions, and Django
         connections. Raises UsageError for others, and where there is no transaction. What the driver raises is passed
         on.
         """

@@ -11,11 +11,20 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from durably import Disposition, Durably, DurablyError, KeyLimit, Run, RunStatus, ValidationError
+from durably import (
+    Disposition,
+    Durably,
+    DurablyError,
+    KeyLimit,
+    Run,
+    RunStatus,
+    TriggerKeywords,
+    ValidationError,
+    read_duration,
+)
 from durably.cli.exits import exit_code, say
-from durably.cli.opening import AsJson, Labels, RunIds, Url, read_age, read_json, read_labels, with_durably
+from durably.cli.opening import AsJson, Labels, RunIds, Url, read_json, read_labels, with_durably
 from durably.cli.showing import errors, print_json, print_line, print_rows, run_json
-from durably.runtime.trigger import TriggerKeywords
 
 BATCH = 2000
 
@@ -60,7 +69,7 @@ def trigger(  # noqa: PLR0913, PLR0917  # each is an option of the trigger
             "if_pending": None if if_pending is None else if_pending.value,
             "labels": read_labels(label),
             "priority": priority,
-            "delay": None if delay is None else read_age(delay, field="--delay"),
+            "delay": None if delay is None else read_duration(delay, field="--delay"),
         }
         text = sys.stdin.read() if input == "-" else input
         run = await durably.trigger(job, read_json(text, field="JSON"), **options)
@@ -144,7 +153,7 @@ def purge(
     """Delete runs that ended long ago, in small batches, beside the work of others. Prints how many went."""
 
     async def work(durably: Durably) -> None:
-        age = read_age(older_than, field="--older-than")
+        age = read_duration(older_than, field="--older-than")
         statuses = [RunStatus(one) for one in status or Ended]
         found = await durably.count_purgeable(older_than=age, statuses=statuses)
         wanted = found if limit is None else min(found, limit)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from durably import Durably, ValidationError
 from durably.cli.exits import told
-from durably.rules.configuration import read_span
 
 Url: TypeAlias = Annotated[
     str | None,
@@ -67,8 +65,3 @@ def read_json(text: str, *, field: str) -> object:
     except ValueError as error:
         raise ValidationError(field, f"this is no JSON: {error}; a text needs its quotes, as in '\"text\"'") from error
     return value
-
-
-def read_age(text: str, *, field: str) -> timedelta:
-    """A duration as it was typed: 30s, 5m, 7d."""
-    return read_span(text, field=field)

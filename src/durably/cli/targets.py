@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from durably import Durably, Job, ValidationError
+from durably import Durably, Job, SyncDurably, ValidationError
 
 
 def make_current_directory_importable() -> None:
@@ -19,10 +19,12 @@ def make_current_directory_importable() -> None:
 
 
 def find_durably(spec: str) -> Durably:
-    """Return the Durably object of `module:attribute`. Raises ValidationError."""
+    """Return the Durably object of `module:attribute`, or the one behind a SyncDurably. Raises ValidationError."""
     if ":" not in spec:
         raise ValidationError("DURABLY", f"{spec!r} must look like module:attribute, as in app:durably")
     found = _find(spec, field="DURABLY")
+    if isinstance(found, SyncDurably):
+        return found.asynchronous
     if not isinstance(found, Durably):
         raise ValidationError("DURABLY", f"{spec} is no Durably object but of type {type(found).__name__}")
     return found

@@ -68,7 +68,7 @@ class RunStream:
         self.subscriber.skip(snapshot.seq)
         after = self._after
         while after is not None and after < snapshot.seq:
-            events = await _undisturbed(self._durably.get_run_events(self._run, after=after, limit=PAGE))
+            events = await _undisturbed(self._durably.get_events(run=self._run, after=after, limit=PAGE))
             if not events or events[0].seq != after + 1:  # they are not stored any more: the state has to do
                 after = None
             else:

@@ -18,7 +18,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_SECONDS = 1e11
 
 
-def read_span(text: str, *, field: str) -> timedelta:
+def read_duration(text: str, *, field: str) -> timedelta:
     """A duration: `30`, `30s`, `500ms`, `5m`, `2h`, `7d`, `4w`; a bare number is seconds. Raises ValidationError."""
     match = _SPAN.fullmatch(text.strip().lower())
     seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else _MAX_SECONDS
@@ -27,9 +27,9 @@ def read_span(text: str, *, field: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def read_optional_span(text: str, *, field: str) -> timedelta | None:
+def read_optional_duration(text: str, *, field: str) -> timedelta | None:
     """A duration, or None for `never`."""
-    return None if text.strip().lower() == "never" else read_span(text, field=field)
+    return None if text.strip().lower() == "never" else read_duration(text, field=field)
 
 
 def _number(text: str, *, field: str) -> int:
@@ -57,13 +57,13 @@ SETTINGS: Mapping[str, Callable[..., Value]] = {
     "listen_url": _text,
     "schema": _text,
     "migrate": _text,
-    "lease": read_span,
-    "renewal": read_span,
-    "poll_interval": read_span,
+    "lease": read_duration,
+    "renewal": read_duration,
+    "poll_interval": read_duration,
     "max_concurrent_runs": _number,
     "max_crashes": _number,
-    "retain_runs": read_optional_span,
-    "retain_events": read_optional_span,
+    "retain_runs": read_optional_duration,
+    "retain_events": read_optional_duration,
     "preserve_steps": _truth,
     "max_value_bytes": _number,
 }

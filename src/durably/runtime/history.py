@@ -30,9 +30,16 @@ async def run_events(database: Database, run_id: str, *, after: int | None, limi
         found = [*found, *more][-limit:]
         if len(more) < limit:
             break
-    if not found and await database.read(store_runs.get_run(run_id)) is None:
+    if not found and await _is_unknown(database, run_id):
         raise RunNotFound(run_id)
     return found
+
+
+async def _is_unknown(database: Database, run_id: str) -> bool:
+    """A run that was deleted is known for as long as its events are."""
+    if await database.read(store_runs.get_run(run_id)) is not None:
+        return False
+    return not await database.read(store_events.run_events(run_id, after_seq=0, limit=1))
 
 
 async def newest_events(database: Database, wants: Callable[[Event], bool], *, limit: int) -> list[Event]:

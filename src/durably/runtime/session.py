@@ -11,7 +11,9 @@ from durably.environment import Environment
 from durably.errors import UsageError
 from durably.model import Event
 from durably.runtime.tail import Tail
+from durably.store.care import read_schema
 from durably.store.database import Database
+from durably.store.rows import micros_of_time
 
 
 class Session:
@@ -25,6 +27,8 @@ class Session:
         self.lock = asyncio.Lock()
         self.is_open = False
         self.is_closed = False
+        self.born: int | None = None
+        """When the tables were made, in microseconds since 1970; None where databases are told apart by their file."""
         self.users = 0
         self.is_scoped = False
         """Whether somebody entered it as a context manager: then the last user closes it."""
@@ -43,6 +47,9 @@ class Session:
         """After a failure the session is closed: who waited for it gets the error, the next use makes another one."""
         try:
             await self.database.open()
+            if self.database.is_parallel:
+                first = min((each.applied_at for each in await self.database.read(read_schema())), default=None)
+                self.born = None if first is None else micros_of_time(first)
         except BaseException as error:
             self._error = error if isinstance(error, Exception) else None
             self.is_closed = True
@@ -108,6 +115,18 @@ class Sessions:
                 "this Durably is open in another event loop: close() it there first, or make one for each loop"
             )
         return session
+
+    def loop_in_use(self) -> asyncio.AbstractEventLoop | None:
+        """The running event loop in which a session of this process is open, or None."""
+        session = self._session
+        if session is None or session.is_closed or session.process != os.getpid() or not session.loop.is_running():
+            return None
+        return session.loop
+
+    def born(self) -> int | None:
+        """When the tables of the open database were made; None where that is not known."""
+        session = self._session
+        return session.born if session is not None and session.is_open else None
 
     def signal(self, event: Event) -> None:
         """Wake who waits for the run of an event of this process, sooner than the feed would."""

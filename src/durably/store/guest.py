@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
@@ -40,7 +40,10 @@ class Guest:
         self._environment = environment
         self._prefix = "durably_" if url.dialect == "sqlite" else f'"{schema}".'
         self._channel = f"durably_{schema}"
-        self._is_checked = False
+        self.born: Callable[[], int | None] = lambda: None
+        """Says when the tables of this Durably were made, where that is known."""
+        self._checked: dict[str | None, int | None] = {}
+        """The tables that were met and fit, and when they were made."""
 
     def run(self, connection: object, talk: Talk[T]) -> T:
         """What comes of it, over a connection that blocks. Raises UsageError for others, and without transaction."""
@@ -130,9 +133,16 @@ class Guest:
                 "connection: its database has no tables of durably: open() this Durably once before, or run "
                 "`durably migrate`"
             )
-        if not self._is_checked:
-            pending(migrations(self._url.dialect, self._prefix), (yield inside.version()), "check")
-            self._is_checked = True
+        if here.place not in self._checked:
+            schema: inside.Schema = yield inside.version()
+            pending(migrations(self._url.dialect, self._prefix), schema.applied, "check")
+            self._checked[here.place] = schema.born
+        ours = self.born()
+        if ours is not None and self._checked[here.place] != ours:
+            raise UsageError(
+                f"connection: it leads to the tables of another database than {self._url.shown}, which this Durably "
+                "is on; if they were made anew, close() this Durably first"
+            )
         return (yield from talk)
 
     def _texts(self, statement: Statement, style: Style) -> list[tuple[str, Arguments]]:

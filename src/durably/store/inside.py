@@ -25,6 +25,17 @@ class Here:
     has_tables: bool
     file: str | None
     """On SQLite the main file."""
+    place: str | None
+    """On PostgreSQL which tables these are, as long as the server is not started anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What our tables say of themselves."""
+
+    applied: Applied
+    born: int | None
+    """When they were made, in microseconds since 1970. It tells one database from another, also after a restore."""
 
 
 def look() -> Operation[Here]:
@@ -32,17 +43,17 @@ def look() -> Operation[Here]:
 
     def decode(results: Sequence[Rows]) -> Here:
         row: rows.AnyRow = results[0][0]
-        return Here(has_tables=bool(row["is_here"]), file=row.get("file"))
+        return Here(has_tables=bool(row["is_here"]), file=row.get("file"), place=row.get("place"))
 
     return Operation(statements=(Statement("inside_look", {}),), decode=decode, readonly=True)
 
 
-def version() -> Operation[Applied]:
-    """Which migrations were applied."""
+def version() -> Operation[Schema]:
+    """Which migrations were applied, and when it began."""
 
-    def decode(results: Sequence[Rows]) -> Applied:
+    def decode(results: Sequence[Rows]) -> Schema:
         row: rows.AnyRow = results[0][0]
-        return Applied(row["version"], row["serves"])
+        return Schema(Applied(row["version"], row["serves"]), row["born"])
 
     return Operation(statements=(Statement("inside_version", {}),), decode=decode, readonly=True)
 

@@ -21,8 +21,8 @@ Arguments: TypeAlias = Sequence[str | int | None]
 _IDLE = 0
 """What libpq says of a connection without a transaction."""
 KINDS = (
-    "sqlite3, aiosqlite, asyncpg and psycopg connections, SQLAlchemy connections and sessions, and Django connections "
-    "(not an engine, a pool or a cursor)"
+    "sqlite3, aiosqlite, asyncpg, psycopg and psycopg2 connections, SQLAlchemy connections and sessions, and Django "
+    "connections (not an engine, a pool or a cursor)"
 )
 
 
@@ -88,6 +88,8 @@ def recognise(connection: Any) -> Lent | LentAsync | Bridge:
     is_async = inspect.iscoroutinefunction(getattr(connection, "commit", None))
     if _has(connection, "pgconn", "info", "cursor"):
         return _PsycopgAsync(connection) if is_async else _Psycopg(connection)
+    if _has(connection, "pgconn_ptr", "info", "cursor"):
+        return _Psycopg2(connection)
     if _has(connection, "in_transaction", "isolation_level", "cursor"):
         return _Aiosqlite(connection) if is_async else _Sqlite(connection)
     raise UsageError(f"connection: {_described(connection)} is none that durably knows; it takes {KINDS}")
@@ -212,6 +214,15 @@ class _Psycopg:
 
     def has_transaction(self) -> bool:
         return _driver_has_transaction(self._raw)
+
+
+class _Psycopg2(_Psycopg):
+    """A connection of psycopg2, whose cursors take their factory in another way. Its rows have names or places."""
+
+    def value(self, sql: str, arguments: Arguments) -> object:
+        with self._raw.cursor() as cursor:
+            cursor.execute(sql, arguments)
+            return None if cursor.description is None else _first(cursor.fetchone())
 
 
 class _PsycopgAsync:

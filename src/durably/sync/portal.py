@@ -1,4 +1,4 @@
-"""`Portal`: lets blocking code run coroutines, in one event loop in a thread of its own.
+"""`Portal`: lets blocking code run coroutines, in one event loop: of a thread of its own, unless they belong elsewhere.
 
 The thread starts with the first call, and each process has its own: a forked child finds none and starts one.
 """
@@ -36,19 +36,30 @@ class _Home:
 
 
 class Portal:
-    """Runs coroutines for blocking callers, from any thread but that of its own loop."""
+    """Runs coroutines for blocking callers, from any thread but that of the loop."""
 
-    def __init__(self, on_exit: Callable[[], object]) -> None:
-        """`on_exit` is called when the interpreter ends while the thread runs."""
+    def __init__(
+        self, on_exit: Callable[[], object], elsewhere: Callable[[], asyncio.AbstractEventLoop | None]
+    ) -> None:
+        """`on_exit` is called when the interpreter ends while the thread runs.
+
+        `elsewhere` says in which other loop calls have to run at the moment, if there is one.
+        """
         self._on_exit = on_exit
+        self._elsewhere = elsewhere
         self._homes: dict[int, _Home] = {}
         self._is_registered = False
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a thread in this process."""
+        """Whether there is a loop in this process."""
+        return self.own_loop is not None or self._elsewhere() is not None
+
+    @property
+    def own_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop of the thread, where there is one in this process."""
         home = self._homes.get(os.getpid())
-        return home is not None and home.loop is not None
+        return None if home is None else home.loop
 
     def call(self, fn: Callable[[], Awaitable[T]]) -> T:
         """Await what `fn` returns, and return or raise what comes of it.
@@ -82,17 +93,21 @@ class Portal:
             thread.join(STOP_SECONDS)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        home = self._homes.get(os.getpid()) or self._homes.setdefault(os.getpid(), _Home())
-        with home.lock:
-            if home.loop is None:
-                home.loop, home.thread = self._started()
+        loop = self._elsewhere() or self._loop_at_home()
         with suppress(RuntimeError):
-            if asyncio.get_running_loop() is home.loop:
+            if asyncio.get_running_loop() is loop:
                 raise UsageError(
                     "this SyncDurably was called from its own event loop, in an async job or a listener, where it "
                     "would wait for itself: use step.trigger, or a job that is a plain def"
                 )
-        return home.loop
+        return loop
+
+    def _loop_at_home(self) -> asyncio.AbstractEventLoop:
+        home = self._homes.get(os.getpid()) or self._homes.setdefault(os.getpid(), _Home())
+        with home.lock:
+            if home.loop is None:
+                home.loop, home.thread = self._started()
+            return home.loop
 
     def _started(self) -> tuple[asyncio.AbstractEventLoop, Thread]:
         if not self._is_registered:
@@ -106,7 +121,7 @@ class Portal:
             runner.get_loop().run_forever()
 
     def _exit(self) -> None:
-        if self.is_running:
+        if self.own_loop is not None:
             with suppress(Exception):
                 self._on_exit()
 

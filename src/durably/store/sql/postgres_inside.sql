@@ -4,12 +4,18 @@
 -- which drivers take for placeholders.
 
 -- name: inside_look
--- Whether our tables are here.
-SELECT json_build_object('is_here', to_regclass('{runs}') IS NOT NULL AND to_regclass('{migrations}') IS NOT NULL)::text
+-- Whether our tables are here, and what this place is called while the server runs.
+SELECT json_build_object(
+    'is_here', to_regclass('{runs}') IS NOT NULL AND to_regclass('{migrations}') IS NOT NULL,
+    'place', concat_ws(' ', to_regclass('{runs}')::oid, current_database(), extract(epoch FROM pg_postmaster_start_time()))
+)::text
 
 -- name: inside_version
--- The schema's version, and the oldest code that it serves.
-SELECT json_build_object('version', coalesce(max(version), 0), 'serves', coalesce(max(serves), 0))::text
+-- The schema's version, the oldest code that it serves, and when its first migration was applied.
+SELECT json_build_object(
+    'version', coalesce(max(version), 0), 'serves', coalesce(max(serves), 0),
+    'born', (extract(epoch FROM min(applied_at)) * 1000000)::bigint
+)::text
 FROM {migrations}
 
 -- fragment: inside_items

@@ -11,8 +11,8 @@ SELECT json_object(
 )
 
 -- name: inside_version
--- The schema's version, and the oldest code that it serves.
-SELECT json_object('version', coalesce(max(version), 0), 'serves', coalesce(max(serves), 0))
+-- The schema's version, the oldest code that it serves, and when its first migration was applied.
+SELECT json_object('version', coalesce(max(version), 0), 'serves', coalesce(max(serves), 0), 'born', min(applied_at))
 FROM {migrations}
 
 -- name: inside_insert
