@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from durably.http import create_app, frames, hub
 from durably.http.app import DurablyApp
 from tests.http.jobs import JOBS, Gate, echo
 from tests.support.asgi import Listener
-from tests.support.http import Site, quick, site, until, work
+from tests.support.http import RawClient, Site, quick, site, until, work
 
 MANY = 10_000
 
@@ -62,17 +63,19 @@ async def test_ten_thousand_streams_cost_one_tail_and_one_query_a_wake_up(
     run = await durably.trigger(echo, 1)
     of_run = [Listener(app, "/subscribe", {"runId": run.id}) for _ in range(MANY // 20)]
     feeds = [Listener(app, "/runs/subscribe") for _ in range(MANY - len(of_run))]
-    await until(lambda: app.streams == MANY)
-    await until(lambda: all(len(listener.messages) == 2 for listener in (*of_run, *feeds)))
+    for listener in (*of_run, *feeds):
+        await listener.begun()
+    assert app.streams == MANY
     await until(lambda: tasks("durably-stream") == MANY)
     assert (tasks("durably-tail"), tasks("durably-hub")) == (1, 1)
     reads = await counted(durably, monkeypatch)
-    await work(durably, echo)
-    await until(lambda: all(b"run:complete" in listener.messages[-1]["body"] for listener in feeds))
-    await until(lambda: all(listener.is_complete for listener in of_run))
-    stored = await durably.get_run_events(run)
-    assert reads["feed"] <= 2 * len(stored)  # a wake-up for each commit at most, and polls
-    assert sum(reads.values()) < 60, reads
+    await durably.cancel(run)
+    for listener in feeds:
+        await listener.told(b"run:cancel")
+    await asyncio.gather(*(listener.task for listener in of_run))
+    assert all(listener.is_complete for listener in of_run)
+    assert 1 <= reads["feed"] <= 10, reads  # the wake-up, and polls on a slow machine
+    assert sum(reads.values()) <= 20, reads
     assert len({tuple(ids(listener)) for listener in feeds}) == 1
     await leave(feeds)
     assert app.streams == 0
@@ -81,17 +84,16 @@ async def test_ten_thousand_streams_cost_one_tail_and_one_query_a_wake_up(
 
 async def test_streams_over_sockets_cost_one_reader(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = await served.trigger("echo", 1)
-    opened = [served.of_run(run_id) for _ in range(100)] + [served.feed() for _ in range(100)]
-    streams = await asyncio.gather(*(stream.__aenter__() for stream in opened))
-    await until(lambda: tasks("durably-stream") == len(opened))
-    reads = await counted(served.durably, monkeypatch)
-    await work(served.durably, echo)
-    told = await asyncio.gather(*(stream.until("run:complete") for stream in streams))
-    assert {len(got) for got in told} == {2}
-    assert reads["feed"] < 30
-    assert sum(reads.values()) < 60, reads
-    for stream in opened:
-        await stream.__aexit__(None, None, None)
+    paths = [f"/subscribe?runId={run_id}", "/runs/subscribe"] * 100
+    async with AsyncExitStack() as opened:
+        clients = [await opened.enter_async_context(RawClient(served.port, path)) for path in paths]
+        await until(lambda: tasks("durably-stream") == len(clients))
+        reads = await counted(served.durably, monkeypatch)
+        await work(served.durably, echo)
+        for client in clients:
+            await client.read_until(b"run:complete")
+        assert reads["feed"] < 30
+        assert sum(reads.values()) < 60, reads
     await until(lambda: not served.app.streams)
 
 
@@ -159,13 +161,13 @@ async def test_what_was_read_before_joining_the_others_is_not_told_again(
     await until(lambda: ids(first))
     go_on.clear()
     await durably.trigger(echo, 2)
-    resumed = Listener(app, "/runs/subscribe", {"lastEventId": "0"})
-    await until(lambda: len(ids(resumed)) == 2)
+    resumed = Listener(app, "/runs/subscribe", {"lastEventId": str(ids(first)[0])})
+    await until(lambda: ids(resumed))
     await until(lambda: not tasks("durably-feed"))  # it has joined
     go_on.set()
     await durably.trigger(echo, 3)
-    await until(lambda: len(ids(first)) == 3 and len(ids(resumed)) >= 3)
-    assert ids(resumed) == ids(first)
+    await until(lambda: len(ids(first)) == 3 and ids(first)[-1] in ids(resumed))
+    assert ids(resumed) == ids(first)[1:]
     await leave([first, resumed])
 
 

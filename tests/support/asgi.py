@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from starlette.types import ASGIApp, Message
 
+BEGINNING = 2
 Hook = Callable[[Message], Awaitable[None]]
 
 
@@ -21,6 +22,7 @@ class Listener:
         self.messages: list[Message] = []
         self._on_send = on_send
         self._left = asyncio.Event()
+        self._news = asyncio.Event()
         scope: dict[str, Any] = {
             "type": "http",
             "http_version": "1.1",
@@ -42,6 +44,18 @@ class Listener:
         """Whether the server has ended the answer."""
         return bool(self.messages) and self.messages[-1].get("more_body") is False
 
+    async def told(self, text: bytes) -> None:
+        """Return when the newest message has this text."""
+        while not (self.messages and text in self.messages[-1].get("body", b"")):
+            self._news.clear()
+            await self._news.wait()
+
+    async def begun(self) -> None:
+        """Return when headers and the beginning of the body are there."""
+        while len(self.messages) < BEGINNING:
+            self._news.clear()
+            await self._news.wait()
+
     async def leave(self) -> None:
         """Go away; returns when the server has noticed."""
         self._left.set()
@@ -55,6 +69,7 @@ class Listener:
         if self._on_send is not None:
             await self._on_send(message)
         self.messages.append(message)
+        self._news.set()
 
 
 async def _call(app: ASGIApp, scope: dict[str, Any], receive: Any, send: Any) -> None:
