@@ -36,6 +36,7 @@ STREAMS = (
     ("p50", "p50, ms", "{:.2f}"),
     ("p99", "p99, ms", "{:.2f}"),
     ("cpu", "share of a core", "{:.2f}"),
+    ("cpu_us", "processor time a frame, µs", "{:.0f}"),
     ("queries", "queries a second", "{:.1f}"),
     ("stream_kib", "memory a stream, KiB", "{:.0f}"),
     ("missed", "events missed", "{:.0f}"),

@@ -28,6 +28,8 @@ from tools.counting import Counts, counting
 from tools.descriptors import allow_many
 
 Received = dict[str, Any]
+MANY = 100
+"""Streams from which on memory is divided by them."""
 
 
 @asynccontextmanager
@@ -72,9 +74,9 @@ async def spread(task: Task, port: int, path: str, publish: Callable[[], Awaitab
         await clients.wait()
     return compared(task, committed, received) | {
         "cpu": cpu / seconds,
+        "cpu_us": cpu * 1e6 / (4 * task.jobs * task.concurrency),
         "seconds": seconds,
-        "stream_kib": held * 1024 / task.concurrency,
-    }
+    } | ({"stream_kib": held * 1024 / task.concurrency} if task.concurrency >= MANY else {})
 
 
 def compared(task: Task, committed: dict[str, float], received: Received) -> Answer:
