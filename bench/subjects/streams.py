@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ async def listening(app: Any) -> AsyncGenerator[int]:  # noqa: ANN401 - what ASG
     """Serve it with uvicorn, as `durably serve` does; gives the port."""
     server = Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=5))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.01)
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
@@ -46,7 +46,9 @@ async def listening(app: Any) -> AsyncGenerator[int]:  # noqa: ANN401 - what ASG
         await serving
 
 
-async def spread(task: Task, port: int, path: str, publish: Callable[[], Awaitable[dict[str, float]]]) -> Answer:
+async def spread(
+    task: Task, port: int, path: str, publish: Callable[[], Coroutine[Any, Any, dict[str, float]]]
+) -> Answer:
     """Let the subscribers come, publish the events, and compare when they were committed with when they came.
 
     `publish` returns when each step was committed, by its index.
@@ -72,11 +74,12 @@ async def spread(task: Task, port: int, path: str, publish: Callable[[], Awaitab
         if clients.returncode is None:
             clients.kill()
         await clients.wait()
-    return compared(task, committed, received) | {
+    answer = compared(task, committed, received) | {
         "cpu": cpu / seconds,
         "cpu_us": cpu * 1e6 / (4 * task.jobs * task.concurrency),
         "seconds": seconds,
-    } | ({"stream_kib": held * 1024 / task.concurrency} if task.concurrency >= MANY else {})
+    }
+    return answer | ({"stream_kib": held * 1024 / task.concurrency} if task.concurrency >= MANY else {})
 
 
 def compared(task: Task, committed: dict[str, float], received: Received) -> Answer:

@@ -1,4 +1,4 @@
-"""The floor of W5: Starlette and a queue for each subscriber, into which prepared frames are put. There is no database."""
+"""The floor of W5: Starlette and a queue for each subscriber, into which prepared frames are put; no database."""
 
 from __future__ import annotations
 

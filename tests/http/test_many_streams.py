@@ -65,11 +65,11 @@ async def test_ten_thousand_streams_cost_one_tail_and_one_query_a_wake_up(
     first = Listener(app, "/runs/subscribe")
     await first.begun()  # the reader is there
     of_run = [Listener(app, "/subscribe", {"runId": run.id}) for _ in range(MANY // 50)]
+    await until(lambda: reads["run_snapshot"] == len(of_run))
     feeds = [first, *(Listener(app, "/runs/subscribe") for _ in range(MANY - len(of_run) - 1))]
     for listener in (*of_run, *feeds):
         await listener.begun()
     assert app.streams == MANY
-    await until(lambda: reads["run_snapshot"] == len(of_run))
     assert [tasks(f"durably-{name}") for name in ("stream", "hub", "tail")] == [MANY, 1, 1]
     reads.clear()
     await durably.cancel(run)

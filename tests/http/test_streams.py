@@ -6,14 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from durably import Durably, EventType
-from durably.http import frames, hub
+from durably.http import frames
 from durably.store import events as store_events
-from tests.http.jobs import JOBS, Gate, echo, fail, greet
+from tests.http.jobs import JOBS, Gate, fail, greet
 from tests.support.http import Frame, Site, site, until, work
 
 ADA = {"name": "ada"}

@@ -1,4 +1,4 @@
-"""Streams of an application in this process, without sockets: thousands of them are cheap, and each may be looked into."""
+"""Streams of an application in this process, without sockets: thousands of them, each open to looks."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from durably.app.core import Core
 from durably.errors import RunNotFound
 from durably.jobs import Job, Target
-from durably.model import Event, Health, Labels, Run, RunFilter, SeenWorker, Snapshot, Stats
+from durably.model import Disposition, Event, Health, Labels, Run, RunFilter, SeenWorker, Snapshot, Stats
 from durably.rules.naming import check_labels
 from durably.runtime.reading import MAX_PAGE, PLAIN_TYPES, check_count, check_page, check_run_id, find_run_id, names_of
 from durably.runtime.reading import to_run as as_run
@@ -59,9 +59,9 @@ class Overview(Core):
         return found
 
     async def _find_by_key(self, job: str, key: str) -> Run[object] | None:
-        """Return the run of a job with an idempotency key; None when there is none. For the server."""
+        """Return what a trigger with this idempotency key finds; None when it finds nothing. For the server."""
         stored = await (await self._database()).read(overview.run_by_key(job, key))
-        return None if stored is None else as_run(stored, PLAIN_TYPES)
+        return None if stored is None else as_run(stored, PLAIN_TYPES, Disposition.IDEMPOTENT)
 
     async def get_stats(
         self,

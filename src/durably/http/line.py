@@ -14,7 +14,7 @@ SILENT_SECONDS = 30.0
 """How long a client may leave unread what is sent to it, or be gone without a word."""
 
 
-class ClientStalled(Exception):  # noqa: N818 - it is nobody's error
+class ClientStalled(Exception):
     """The client did not read in time. Its connection is aborted."""
 
 

@@ -54,7 +54,8 @@ class EventStreamResponse(Response):
         with suppress(ClientStalled):
             async with self._joined:
                 await line.send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                await line.send({"type": "http.response.body", "body": b"", "more_body": True})  # it may wait for a body
+                # A server may hold the headers back until there is a body.
+                await line.send({"type": "http.response.body", "body": b"", "more_body": True})
                 is_over = await self._serve(receive, line)
             if is_over:
                 await line.send({"type": "http.response.body", "body": b"", "more_body": False})

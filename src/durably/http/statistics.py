@@ -12,7 +12,7 @@ from durably.http import wire
 
 FRESH_SECONDS = 2.0
 REST = 10
-"""What was counted serves for at least so many times as long as the counting took: a large table is counted less often."""
+"""What was counted serves for so many times as long as the counting took: a large table is counted less often."""
 MAX_KEPT = 100
 
 _Key: TypeAlias = tuple[frozenset[str] | None, frozenset[tuple[str, str]]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, TypeGuard
 
 import pydantic
@@ -134,7 +133,7 @@ async def _trigger(durably: Durably, job: Target[Any, Any], allowed: TriggerRequ
 
 
 async def _earlier(durably: Durably, job: Target[Any, Any], allowed: TriggerRequest) -> Run[Any] | None:
-    """Return the run that the idempotency key belongs to: on the wire it is looked for before the keys of labels are."""
+    """Return the run of the idempotency key: on the wire it is looked for before the keys of labels are checked."""
     key = allowed.idempotency_key
     run = await durably._find_by_key(job.name, key) if key else None  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no more than this is asked
     if run is None or key is None:
@@ -142,7 +141,7 @@ async def _earlier(durably: Durably, job: Target[Any, Any], allowed: TriggerRequ
     wanted, _ = job.input_codec.parse(_input(job, allowed.input), field="input")
     if canonical_digest(run.input_json) != canonical_digest(wanted):
         raise Refusal(409, f"Cannot trigger: {IdempotencyConflict(job.name, key, run.id)}")
-    return replace(run, disposition=Disposition.IDEMPOTENT)
+    return run
 
 
 def _if_pending(allowed: TriggerRequest) -> IfPending | None:
