@@ -91,6 +91,7 @@ async def test_streams_over_sockets_cost_one_reader(served: Site, monkeypatch: p
     async with AsyncExitStack() as opened:
         clients = [await opened.enter_async_context(RawClient(served.port, path)) for path in paths]
         await until(lambda: tasks("durably-stream") == len(clients))
+        assert (tasks("durably-hub"), tasks("durably-tail")) == (1, 1)
         reads = await counted(served.durably, monkeypatch)
         await work(served.durably, echo)
         for client in clients:
