@@ -24,9 +24,9 @@ MEANING = {
     "w2": "Steps a second: each step returns a small dict, each result is stored before the next step starts.",
     "w3": "Milliseconds to another process that was idle before; one trigger every 20 to 50 ms.",
     "w4": "Runs a second: one after the other, from 100 tasks at once, in batches of 1,000.",
-    "w5": "Frames a second to 1, 100 and 1,000 streams over HTTP, with clients and worker in processes of their own; in "
-    "brackets the share of the floor. Milliseconds from the commit of a step, one every 50 ms, to its receipt. What the "
-    "server takes meanwhile.",
+    "w5": "Frames a second to 1, 100 and 1,000 streams over HTTP, with clients and worker in their own processes; in "
+    "brackets the share of the floor. Milliseconds from the commit of a step, one every 50 ms, to its receipt. What "
+    "the server takes meanwhile.",
     "w6": "One worker process with 100 slots: idle, then while it drains W2.",
 }
 DATABASES = {"postgres": "PostgreSQL", "sqlite": "SQLite"}
