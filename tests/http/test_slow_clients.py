@@ -75,6 +75,7 @@ async def test_a_client_that_reads_nothing_is_given_up_though_its_buffer_has_roo
     durably: Durably, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("durably.http.line.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("durably.http.line._watch", lambda _transport: None)  # the system would do it too
     monkeypatch.setattr(hub, "MAX_BYTES", ENOUGH * 2 * len(LONG))
     async with site(durably, jobs=JOBS, sse_throttle=0) as served:
         run_id = await served.trigger("echo", 0, concurrencyKey="k")
