@@ -16,6 +16,7 @@ TITLES = {
     "w2": "W2: runs of five steps",
     "w3": "W3: from the commit of a trigger to the start of its job",
     "w4": "W4: triggers",
+    "w5": "W5: the events of one run to many subscribers",
     "w6": "W6: what a worker takes",
 }
 MEANING = {
@@ -23,11 +24,23 @@ MEANING = {
     "w2": "Steps a second: each step returns a small dict, each result is stored before the next step starts.",
     "w3": "Milliseconds to another process that was idle before; one trigger every 20 to 50 ms.",
     "w4": "Runs a second: one after the other, from 100 tasks at once, in batches of 1,000.",
+    "w5": "Frames a second to 1, 100 and 1,000 streams over HTTP, with clients and worker in their own processes; in "
+    "brackets the share of the floor. Milliseconds from the commit of a step, one every 50 ms, to its receipt. What "
+    "the server takes meanwhile.",
     "w6": "One worker process with 100 slots: idle, then while it drains W2.",
 }
 DATABASES = {"postgres": "PostgreSQL", "sqlite": "SQLite"}
 LATENCIES = (("p50", "p50, ms"), ("p99", "p99, ms"))
 TRIGGERS = (("one", "one by one"), ("tasks", "100 tasks"), ("batches", "batches"))
+STREAMS = (
+    ("p50", "p50, ms", "{:.2f}"),
+    ("p99", "p99, ms", "{:.2f}"),
+    ("cpu", "share of a core", "{:.2f}"),
+    ("cpu_us", "processor time a frame, µs", "{:.0f}"),
+    ("queries", "queries a second", "{:.1f}"),
+    ("stream_kib", "memory a stream, KiB", "{:.0f}"),
+    ("missed", "events missed", "{:.0f}"),
+)
 FOOTPRINT = (
     ("idle_queries", "queries a second, idle"),
     ("idle_transactions", "transactions a second, idle"),
@@ -67,7 +80,6 @@ def page(results: Results, drawn: Sequence[str]) -> str:
             parts += [f"## {title}", MEANING[workload]]
             for section in sections:
                 parts += _section(section, drawn)
-    parts += ["## Not measured", "W5 (one run's events to many subscribers) comes with the HTTP layer."]
     parts += ["## What was set", _settings(results)]
     return "\n\n".join(parts) + "\n"
 
@@ -141,6 +153,8 @@ def _values(section: Section) -> str:
             return _columns(section, LATENCIES, "{:.2f}")
         case "w4":
             return _columns(section, TRIGGERS, "{:,.0f}")
+        case "w5":
+            return _streams(section)
         case "w6":
             cell = section.cell("ours", 0)
             found = ((text, cell.median(name)) for name, text in FOOTPRINT)
@@ -156,6 +170,16 @@ def _columns(section: Section, names: Sequence[tuple[str, str]], form: str) -> s
         texts = ["" if value is None else form.format(value) for value in values]
         rows.append((_title(cell.system), _version(section, cell.system), *texts))
     return _table(("", "version", *(text for _, text in names)), rows)
+
+
+def _streams(section: Section) -> str:
+    head = ("", "streams", "frames a second", *(text for _, text, _ in STREAMS))
+    rows: list[Sequence[str]] = []
+    for cell in sorted(section.cells, key=lambda cell: cell.at):
+        values = ((cell.median(name), form) for name, _, form in STREAMS)
+        texts = ["" if value is None else form.format(value) for value, form in values]
+        rows.append((_title(cell.system), f"{cell.at:,}", _rate(section, cell.system, cell.at), *texts))
+    return _table(head, rows)
 
 
 def _rates(section: Section) -> str:

@@ -34,7 +34,7 @@ class Turn:
 def turns(workload: str, database: str, *, peers: bool) -> list[Turn]:
     """What a round consists of: concurrency by concurrency, so that what is compared is measured close together."""
     systems = systems_for(workload, database, peers=peers)
-    if workload not in {"w1", "w2"}:
+    if workload not in {"w1", "w2", "w5"}:
         return [Turn(system, 0) for system in systems]
     levels = sorted({at for system in systems for at in system.concurrencies})
     return [Turn(system, at) for at in levels for system in systems if at in system.concurrencies]
@@ -43,7 +43,8 @@ def turns(workload: str, database: str, *, peers: bool) -> list[Turn]:
 def task_for(workload: str, at: int, url: str, settings: Settings) -> Task:
     """What the process of a turn is told."""
     sizes = settings.sizes
-    jobs = {"w1": sizes.jobs, "w2": sizes.runs, "w3": sizes.triggers, "w6": sizes.runs}.get(workload, 0)
+    counts = {"w1": sizes.jobs, "w2": sizes.runs, "w3": sizes.triggers, "w5": sizes.events, "w6": sizes.runs}
+    jobs = counts.get(workload, 0)
     warm_up = {"w1": max(jobs // 10, at), "w2": max(jobs // 10, at), "w3": 5}.get(workload, 0)
     seconds = {"w4": sizes.trigger_seconds, "w6": sizes.idle_seconds}.get(workload, sizes.seconds)
     return Task(kind=workload, url=url, jobs=jobs, warm_up=warm_up, concurrency=max(at, 1), seconds=seconds)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WORKLOADS = ("w1", "w2", "w3", "w4", "w6")
+WORKLOADS = ("w1", "w2", "w3", "w4", "w5", "w6")
 DATABASES = ("postgres", "sqlite")
 CONCURRENCIES = (1, 10, 100)
+SUBSCRIBERS = (1, 100, 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Sizes:
     """Runs of W2, of five steps each."""
     triggers: int
     """Triggers of W3."""
+    events: int
+    """Steps of W5 that follow one another at once, and as many again with pauses."""
     seconds: float
     """When a drain is cut off."""
     trigger_seconds: float
@@ -31,8 +34,8 @@ class Sizes:
     """How long W6 looks at an idle worker."""
 
 
-FULL = Sizes(jobs=2000, runs=500, triggers=120, seconds=8, trigger_seconds=6, idle_seconds=10)
-SMALL = Sizes(jobs=200, runs=50, triggers=20, seconds=3, trigger_seconds=1.5, idle_seconds=4)
+FULL = Sizes(jobs=2000, runs=500, triggers=120, events=200, seconds=8, trigger_seconds=6, idle_seconds=10)
+SMALL = Sizes(jobs=200, runs=50, triggers=20, events=30, seconds=3, trigger_seconds=1.5, idle_seconds=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

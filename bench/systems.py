@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.settings import CONCURRENCIES
+from bench.settings import CONCURRENCIES, SUBSCRIBERS
 
 Role = Literal["ours", "floor", "variant", "peer"]
 
@@ -68,6 +68,22 @@ SYSTEMS = (
     ),
     System(key="ours", title="durably", role="ours", module="bench.subjects.latency", measures={"w3": BOTH}),
     System(key="ours", title="durably", role="ours", module="bench.subjects.triggers", measures={"w4": BOTH}),
+    System(
+        key="ours",
+        title="durably",
+        role="ours",
+        module="bench.subjects.streams",
+        measures={"w5": BOTH},
+        concurrencies=SUBSCRIBERS,
+    ),
+    System(
+        key="floor",
+        title="floor",
+        role="floor",
+        module="bench.subjects.streams_floor",
+        measures={"w5": BOTH},
+        concurrencies=SUBSCRIBERS,
+    ),
     System(key="ours", title="durably", role="ours", module="bench.subjects.footprint", measures={"w6": BOTH}),
     System(
         key="commits",

@@ -58,9 +58,14 @@ Answer = dict[str, Any]
 """`rate` (a second), or what else the workload measures."""
 
 
+def argument() -> Task:
+    """Return the task of the command line."""
+    return Task(**json.loads(sys.argv[1]))
+
+
 def serve(work: Callable[[Task], Answer]) -> None:
     """Do the task of the command line and print the answer."""
-    answer = work(Task(**json.loads(sys.argv[1])))
+    answer = work(argument())
     print(MARK + json.dumps(answer), flush=True)
 
 

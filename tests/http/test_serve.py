@@ -157,18 +157,19 @@ async def test_a_signal_ends_streams_and_server_and_hands_runs_back(
     assert (run.status, run.attempt) == ("pending", 0)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # signals do not depend on the database
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_plain_uvicorn_is_not_kept_by_open_streams(start: Start, url: str, number: signal.Signals) -> None:
-    if not url.startswith("sqlite"):
-        pytest.skip("signals do not depend on the database")
+async def test_a_plain_uvicorn_is_not_kept_by_open_streams(start: Start, number: signal.Signals) -> None:
     server = await start("served:asgi", "--port", "0", module="uvicorn", ready=r"running on (http://\S+)")
     async with server.client.stream("GET", "/runs/subscribe") as feed:
         server.process.send_signal(number)
-        assert await EventSource(feed).rest() == []
+        async with asyncio.timeout(10):
+            assert await EventSource(feed).rest() == []
     async with asyncio.timeout(SECONDS):
         await server.process.wait()
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # nor does this
 async def test_auth_of_an_application_guards_it(start: Start) -> None:
     server = await start(*SERVE, "--auth", "served:auth")
     assert (await server.client.get("/runs")).status_code == 401
@@ -184,8 +185,7 @@ async def test_auth_of_an_application_guards_it(start: Start) -> None:
         (("serve", "served:durably", "--host", "256.0.0.1"), "cannot listen on 256.0.0.1"),
     ],
 )
-async def test_what_is_wrong_is_said_in_one_line(start: Start, url: str, arguments: tuple[str, ...], text: str) -> None:
-    if not url.startswith("sqlite"):
-        pytest.skip("arguments do not depend on the database")
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # nor do arguments
+async def test_what_is_wrong_is_said_in_one_line(start: Start, arguments: tuple[str, ...], text: str) -> None:
     with pytest.raises(AssertionError, match=f"durably: {text}"):
         await start(*arguments)

@@ -6,14 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from durably import Durably, EventType
-from durably.http import frames, hub
+from durably.http import frames
 from durably.store import events as store_events
-from tests.http.jobs import JOBS, Gate, echo, fail, greet
+from tests.http.jobs import JOBS, Gate, fail, greet
 from tests.support.http import Frame, Site, site, until, work
 
 ADA = {"name": "ada"}
@@ -419,110 +419,6 @@ async def test_a_silent_stream_is_kept_alive_by_comments(durably: Durably) -> No
         run_id = await served.trigger("greet", ADA)
         async with served.of_run(run_id) as stream, served.feed() as feed:
             assert {await stream.comment(), await stream.comment(), await feed.comment()} == {": keep-alive"}
-
-
-async def test_a_client_that_does_not_read_is_cut_off_and_resumes(
-    durably: Durably, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "MAX_BYTES", 100_000)
-    monkeypatch.setattr("durably.http.sse.FAREWELL_SECONDS", 0.2)
-    filler = {"concurrencyKey": "k", "coalesce": "skip"}
-    async with site(durably, jobs=JOBS, sse_throttle=0) as served:
-        run_id = await served.trigger("echo", 0, concurrencyKey="k")
-        async with stalled(served, "/runs/subscribe") as client:
-            await until(lambda: served.app.streams)
-            count = 0
-            while served.app.streams:
-                count += 1
-                await served.trigger("echo", "x" * 500_000, **filler)
-            received = await client.read_all()
-        blocks = received.split(b"\n\n")[:-1]
-        ids = [int(line[4:]) for block in blocks for line in block.split(b"\n") if line.startswith(b"id: ")]
-        assert 0 < len(ids) < count
-        async with served.feed(after=str(ids[-1])) as feed:
-            rest = [int(frame.id or 0) for frame in await feed.take(count - len(ids))]
-        assert [*ids, *rest] == list(range(ids[0], ids[0] + count))
-        assert (await served.run(run_id))["status"] == "pending"
-
-
-def stalled(served: Site, path: str) -> StalledClient:
-    return StalledClient(served.port, path)
-
-
-class StalledClient:
-    """Opens a stream, and reads nothing of it until it is told to."""
-
-    def __init__(self, port: int, path: str) -> None:
-        self._port = port
-        self._path = path
-
-    async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**10)
-        self._writer.write(f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        await self._writer.drain()
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200")
-        transport: object = self._writer.transport
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.pause_reading()
-        return self
-
-    async def read_all(self) -> bytes:
-        """Return the body of what has arrived, its chunks joined."""
-        self._transport.resume_reading()
-        async with asyncio.timeout(20):
-            raw = await self._reader.read(-1)
-        body = b""
-        while raw:
-            size, _, raw = raw.partition(b"\r\n")
-            length = int(size or b"0", 16)
-            body += raw[:length]
-            raw = raw[length + 2 :]
-        return body
-
-    async def __aexit__(self, *_: object) -> None:
-        self._writer.transport.abort()
-
-
-async def test_a_client_that_leaves_frees_everything_within_a_second(served: Site) -> None:
-    run_id = await served.trigger("greet", ADA)
-    async with served.feed():  # what listens for other processes begins with the first stream, and stays
-        await until(lambda: served.app.streams)
-    await until(lambda: not tasks("durably-tail"))
-    before = len(asyncio.all_tasks())
-    for path in (f"/subscribe?runId={run_id}", "/runs/subscribe", "/runs/subscribe?lastEventId=0"):
-        async with stalled(served, path):
-            await until(lambda: served.app.streams)
-        async with asyncio.timeout(1):
-            await until(lambda: not served.app.streams)
-    await until(lambda: len(asyncio.all_tasks()) <= before)
-
-
-async def test_many_streams_cost_one_reader(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id = await served.trigger("echo", 1)
-    clients = [stalled(served, f"/subscribe?runId={run_id}") for _ in range(150)]
-    clients += [stalled(served, "/runs/subscribe") for _ in range(150)]
-    await asyncio.gather(*(client.__aenter__() for client in clients))
-    await until(lambda: served.app.streams == 300)
-    await until(lambda: tasks("durably-stream") == 300)
-    database = await served.durably._database()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what is counted
-    reads = list[object]()
-    read = database.read
-
-    async def counted(operation: Any, **options: Any) -> Any:
-        reads.append(operation.statements[-1].name)
-        return await read(operation, **options)
-
-    monkeypatch.setattr(database, "read", counted)
-    await work(served.durably, echo)
-    received = await asyncio.gather(*(client.read_all() for client in clients[:150]))
-    assert all(b"run:complete" in body for body in received)
-    assert reads.count("feed") < 30
-    assert len(reads) - reads.count("run_snapshot") < 60
-    for client in clients:
-        await client.__aexit__()
-    await until(lambda: not served.app.streams)
 
 
 # --- the end of the server ------------------------------------------------------------------------------

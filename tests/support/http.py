@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import httpx
@@ -192,6 +194,71 @@ async def site(
     ):
         yield Site(durably, app, port, server, client)
         app.close_streams()
+
+
+class RawClient:
+    """Opens a stream over a socket of its own, and reads nothing of it until it is told to."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._port = port
+        self._path = path
+
+    async def __aenter__(self) -> Self:
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)  # soon full
+        raw.setblocking(False)  # noqa: FBT003 - a positional parameter
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", self._port))
+        self._reader, self._writer = await asyncio.open_connection(sock=raw, limit=2**10)
+        self._writer.write(f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await self._writer.drain()
+        async with asyncio.timeout(SECONDS):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        self.name: tuple[str, int] = raw.getsockname()
+        transport: object = self._writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.pause_reading()
+        return self
+
+    async def read_until(self, text: bytes) -> bytes:
+        """Return what has arrived up to where this text is."""
+        self._transport.resume_reading()
+        body = b""
+        async with asyncio.timeout(SECONDS):
+            while text not in body:
+                got = await self._reader.read(2**16)
+                assert got, body
+                body += got
+        return body
+
+    async def read_all(self) -> bytes:
+        """Return the body of what arrives before the connection ends or breaks, its chunks joined."""
+        self._transport.resume_reading()
+        raw, body = b"", b""
+        with suppress(OSError):
+            async with asyncio.timeout(SECONDS):
+                while got := await self._reader.read(2**16):
+                    raw += got
+        while raw:
+            size, _, raw = raw.partition(b"\r\n")
+            length = int(size or b"0", 16)
+            body += raw[:length]
+            raw = raw[length + 2 :]
+        return body
+
+    def finish(self) -> None:
+        """Close it in good order: the server gets a FIN."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Break it off: the server gets a RST."""
+        found: socket.socket = self._writer.get_extra_info("socket")
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
 
 
 def query(**params: str) -> str:

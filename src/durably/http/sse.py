@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from durably.http.frames import ENDS, KEEP_ALIVE, Frame, Throttle
+from durably.http.line import ClientStalled, Line
 from durably.http.streams import Stream
 
 _logger = logging.getLogger("durably.http")
@@ -49,16 +50,19 @@ class EventStreamResponse(Response):
         """Send it."""
         if scope.get("http_version", "1.1").startswith("1"):  # later versions know no such header
             self.headers["Connection"] = "keep-alive"
-        async with self._joined:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": b"", "more_body": True})  # a server may wait for a body
-            is_over = await self._serve(receive, send)
-        if is_over:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        line = Line(receive, send)
+        with suppress(ClientStalled):
+            async with self._joined:
+                await line.send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                # A server may hold the headers back until there is a body.
+                await line.send({"type": "http.response.body", "body": b"", "more_body": True})
+                is_over = await self._serve(receive, line)
+            if is_over:
+                await line.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _serve(self, receive: Receive, send: Send) -> bool:
+    async def _serve(self, receive: Receive, line: Line) -> bool:
         """Send what there is to send. Returns whether the client is still there, and reads."""
-        writing = asyncio.create_task(self._write(send), name="durably-stream")
+        writing = asyncio.create_task(self._write(line), name="durably-stream")
         leaving = asyncio.create_task(_gone(receive), name="durably-stream-client")
         loop = asyncio.get_running_loop()
         self._stream.subscriber.on_over = lambda: loop.call_later(FAREWELL_SECONDS, writing.cancel)
@@ -71,26 +75,32 @@ class EventStreamResponse(Response):
             for task in (writing, leaving):
                 task.cancel()
             await asyncio.wait({writing, leaving})
-        if has_left or writing.cancelled():
+        if has_left:
+            return False
+        if writing.cancelled():
+            line.abort()
             return False
         if (error := writing.exception()) is not None:
-            _logger.error("an event stream was broken off", exc_info=error)
+            if isinstance(error, ClientStalled):
+                _logger.info("a stream is closed: its client does not read, and may resume after its last id")
+            else:
+                _logger.error("an event stream was broken off", exc_info=error)
             return False
         return True
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, line: Line) -> None:
         stream, loop = self._stream, asyncio.get_running_loop()
         sent_at = loop.time()
         async with aclosing(stream.beginning()) as beginning:
             async for frames in beginning:
-                sent_at = await self._send(send, frames, sent_at)
+                sent_at = await self._send(line, frames, sent_at)
         while not stream.is_finished:
             due = self._throttle.next_due
             until = sent_at + self._keep_alive
             taken = await stream.subscriber.take(until if due is None else min(due, until))
             if not taken and stream.subscriber.is_over:
                 return
-            sent_at = await self._send(send, self._until_end(taken), sent_at)
+            sent_at = await self._send(line, self._until_end(taken), sent_at)
 
     def _until_end(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Drop what comes after the end of the run, if the stream ends with it."""
@@ -101,7 +111,7 @@ class EventStreamResponse(Response):
                     return frames[: place + 1]
         return frames
 
-    async def _send(self, send: Send, frames: Sequence[Frame], sent_at: float) -> float:
+    async def _send(self, line: Line, frames: Sequence[Frame], sent_at: float) -> float:
         """Send what is to be sent now. Returns when something was sent last."""
         now = asyncio.get_running_loop().time()
         data = b"".join([*self._throttle.take_all(frames, now), *self._throttle.due(now)])
@@ -109,7 +119,7 @@ class EventStreamResponse(Response):
             data = KEEP_ALIVE
         if not data:
             return sent_at
-        await send({"type": "http.response.body", "body": data, "more_body": True})
+        await line.send({"type": "http.response.body", "body": data, "more_body": True})
         return now
 
 

@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from durably import Durably, RunStatus, Stats
 from durably.http import wire
 
 FRESH_SECONDS = 2.0
+REST = 10
+"""What was counted serves for so many times as long as the counting took: a large table is counted less often."""
 MAX_KEPT = 100
 
 _Key: TypeAlias = tuple[frozenset[str] | None, frozenset[tuple[str, str]]]
 
 
+class _Counting:
+    """One count, under way or done."""
+
+    def __init__(self, count: Coroutine[Any, Any, str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+        self._until = math.inf
+        self.task = asyncio.ensure_future(count)
+        self.task.add_done_callback(self._done)
+
+    def serves(self, now: float) -> bool:
+        """Whether who asks now gets it."""
+        return now < self._until
+
+    def _done(self, task: asyncio.Task[str]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._until = self._begun
+        else:
+            self._until = self._begun + max(FRESH_SECONDS, REST * (self._loop.time() - self._begun))
+
+
 class Statistics:
-    """Counts at most once in two seconds for each filter, however many ask."""
+    """Counts for each filter at most once in two seconds, and a tenth of the time at most, however many ask."""
 
     def __init__(self, durably: Durably) -> None:
         self._durably = durably
-        self._kept: dict[_Key, tuple[float, asyncio.Task[str]]] = {}
+        self._kept: dict[_Key, _Counting] = {}
 
     async def of(self, jobs: frozenset[str] | None, labels: Mapping[str, str]) -> str:
         """Return the counts as JSON. Raises DatabaseUnavailable."""
         now = asyncio.get_running_loop().time()
-        self._kept = {
-            key: (at, task) for key, (at, task) in self._kept.items() if now < at + FRESH_SECONDS and not _failed(task)
-        }
+        self._kept = {key: counting for key, counting in self._kept.items() if counting.serves(now)}
         key: _Key = (jobs, frozenset(labels.items()))
         if key not in self._kept:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = now, asyncio.ensure_future(self._count(jobs, labels))
-        return await asyncio.shield(self._kept[key][1])
+            self._kept[key] = _Counting(self._count(jobs, labels))
+        return await asyncio.shield(self._kept[key].task)
 
     async def _count(self, jobs: frozenset[str] | None, labels: Mapping[str, str]) -> str:
         if jobs == frozenset():
@@ -57,7 +79,3 @@ def stats_json(stats: Stats) -> str:
 
 def _filled(counts: Mapping[RunStatus, int], statuses: Iterable[RunStatus]) -> dict[str, int]:
     return {str(status): counts.get(status, 0) for status in statuses}
-
-
-def _failed(task: asyncio.Task[Any]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -17,6 +17,7 @@ from durably import (
     SerializationError,
     ValidationError,
 )
+from durably.codec import canonical_digest
 from durably.http import wire
 from durably.http.auth import Guard, TriggerRequest
 from durably.http.body import first_flaw
@@ -116,6 +117,8 @@ async def _trigger(durably: Durably, job: Target[Any, Any], allowed: TriggerRequ
             if_pending=_if_pending(allowed),
         )
     except ValidationError as error:
+        if _is_label_key(error, job) and (found := await _earlier(durably, job, allowed)) is not None:
+            return found
         raise bad_request(_invalid(error, job)) from error
     except SerializationError as error:
         raise bad_request(f"Invalid input: {error}") from error
@@ -127,6 +130,18 @@ async def _trigger(durably: Durably, job: Target[Any, Any], allowed: TriggerRequ
         raise Refusal(409, message) from error
     except IdempotencyConflict as error:
         raise Refusal(409, f"Cannot trigger: {error}") from error
+
+
+async def _earlier(durably: Durably, job: Target[Any, Any], allowed: TriggerRequest) -> Run[Any] | None:
+    """Return the run of the idempotency key: on the wire it is looked for before the keys of labels are checked."""
+    key = allowed.idempotency_key
+    run = await durably._find_by_key(job.name, key) if key else None  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no more than this is asked
+    if run is None or key is None:
+        return None
+    wanted, _ = job.input_codec.parse(_input(job, allowed.input), field="input")
+    if canonical_digest(run.input_json) != canonical_digest(wanted):
+        raise Refusal(409, f"Cannot trigger: {IdempotencyConflict(job.name, key, run.id)}")
+    return run
 
 
 def _if_pending(allowed: TriggerRequest) -> IfPending | None:
@@ -148,9 +163,13 @@ def _invalid(error: ValidationError, job: Target[Any, Any]) -> str:
         return invalid_input(error)
     if field == "labels" and job.label_codec is not None:
         return f"labels: Invalid input: {rest}: {error.reason}" if rest else f"labels: Invalid input: {error.reason}"
-    if field == "labels" and error.reason.startswith("a key"):
+    if _is_label_key(error, job):
         return f"Invalid label key: {error.reason}"
     return f"{_NAMES.get(error.field, error.field)}: {error.reason}"
+
+
+def _is_label_key(error: ValidationError, job: Target[Any, Any]) -> bool:
+    return error.field == "labels" and job.label_codec is None and error.reason.startswith("a key")
 
 
 def _is_empty(name: object) -> bool:

@@ -59,6 +59,15 @@ def snapshot(run_id: str) -> Operation[StoredSnapshot | None]:
     return Operation(statements=(Statement("run_snapshot", {"run_id": run_id}),), decode=decode, readonly=True)
 
 
+def run_by_key(job: str, key: str) -> Operation[StoredRun | None]:
+    """The run of a job with an idempotency key, or None when there is none."""
+
+    def decode(results: Sequence[Rows]) -> StoredRun | None:
+        return rows.run(results[0][0]) if results[0] else None
+
+    return Operation(statements=(Statement("run_by_key", {"job": job, "key": key}),), decode=decode, readonly=True)
+
+
 def skip_runs(which: RunFilter, *, offset: int) -> Operation[str | None]:
     """The id of the last of the first `offset` runs that meet the filter, newest first; None if there are fewer."""
     name = _listing(which)

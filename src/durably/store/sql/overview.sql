@@ -28,3 +28,9 @@ GROUP BY x.job, x.status
 -- The run that has been pending for longest.
 SELECT {run_columns}
 FROM (SELECT * FROM {runs} x WHERE x.status = 'pending' AND {run_filter} ORDER BY x.id LIMIT 1) r
+
+-- name: run_by_key
+-- The run of a job with an idempotency key.
+SELECT {run_columns}
+FROM {runs} r
+WHERE r.job = :job AND r.idempotency_key = :key
