@@ -1,0 +1,80 @@
+"""Playing scenarios, one after the other, each on a database of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from chaos.arena import Rules, Verdict, arena_on, dump, verdict_of
+from chaos.audit import Dialect
+from chaos.places import Place, Server
+from chaos.scenarios import Scenario
+
+KEPT = "DURABLY_CHAOS_KEEP"
+
+
+class Grounds:
+    """Where scenarios are played: folders, and servers that are started when they are needed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._shared: Server | None = None
+
+    @contextmanager
+    def ground(self, scenario: Scenario, dialect: Dialect) -> Generator[tuple[Place, Path]]:
+        """Give an empty database and a folder."""
+        with tempfile.TemporaryDirectory(prefix="durably-chaos-") as name, ExitStack() as stack:
+            folder = Path(name)
+            folder.chmod(0o755)  # for the user that PostgreSQL runs as
+            if dialect == "sqlite":
+                file = folder / "jobs.db"
+                yield Place(f"sqlite:///{file}", file=file), folder
+            elif scenario.settings:
+                server = Server(**dict(scenario.settings))
+                stack.callback(server.close)
+                yield server.place(), folder
+            else:
+                yield self._server().place(), folder
+
+    def _server(self) -> Server:
+        if self._shared is None:
+            self._shared = Server()
+            self._stack.callback(self._shared.close)
+        return self._shared
+
+    def close(self) -> None:
+        """Stop the servers."""
+        self._stack.close()
+
+
+@contextmanager
+def grounds() -> Iterator[Grounds]:
+    """Give grounds, cleared at the end."""
+    made = Grounds()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def play(
+    scenario: Scenario, dialect: Dialect, where: Grounds, rules: Rules, *, keep: Path | None = None
+) -> Verdict:
+    """Play a scenario and judge it. `keep` is a folder for the records of those that fail."""
+    began = time.monotonic()
+    with where.ground(scenario, dialect) as (place, folder):
+        async with arena_on(place, rules, folder, scenario.orders, prefix=scenario.prefix) as arena:
+            try:
+                await scenario.play(arena)
+                await arena.settle()
+            except (AssertionError, TimeoutError) as error:
+                arena.troubles.append(f"end: {error}"[:2000])
+            record = await arena.record()
+            verdict = verdict_of(arena, record, scenario.name, time.monotonic() - began)
+            if verdict.findings and keep is not None:
+                dump(record, keep / f"{scenario.name}-{dialect}.jsonl")
+                (keep / f"{scenario.name}-{dialect}.log").write_text(arena.workers.story())
+        return verdict
