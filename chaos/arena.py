@@ -15,6 +15,7 @@ from typing import Any
 
 from chaos import audit
 from chaos.checker import check
+from chaos.disks import Disk
 from chaos.load import Load, Order
 from chaos.places import Place
 from chaos.record import Ended, Fault, Record
@@ -81,8 +82,15 @@ class Arena:
     living: list[WorkerProcess] = field(default_factory=list[WorkerProcess])
     limits: dict[str, int] = field(default_factory=dict[str, int])
     troubles: list[str] = field(default_factory=list[str])
+    small_disk: Disk | None = None
     note: str = ""
     """What else is worth saying in the report."""
+
+    def disk(self) -> Disk:
+        """The small disk that the database is on. Raises RuntimeError where it is on any."""
+        if self.small_disk is None:
+            raise RuntimeError("this database is on no small disk")
+        return self.small_disk
 
     # --- workers --------------------------------------------------------------------------------------------
 
@@ -154,6 +162,20 @@ class Arena:
         """Let the load go on for a while."""
         await asyncio.sleep(seconds)
 
+    async def pending(self, count: int) -> bool:
+        """Whether so many runs have not ended: none, or at least so many."""
+        found: int = await self.place.value("SELECT count(*) FROM {runs} WHERE status IN ('pending', 'leased')")
+        return found >= count if count else not found
+
+    async def disconnect(self) -> None:
+        """Let the customers and the subscriber go, until `connect`."""
+        self.load.is_open.clear()
+        await self.durably.close()
+
+    def connect(self) -> None:
+        """Let them come again."""
+        self.load.is_open.set()
+
     # --- the end --------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
@@ -162,14 +184,11 @@ class Arena:
         try:
             async with asyncio.timeout(self.rules.patience):
                 await self.load.over()
-            await until(self._is_quiet, "the end of all runs", self.rules.patience)
+            await until(lambda: self.pending(0), "the end of all runs", self.rules.patience)
             await until(self._has_heard_all, "the subscriber to hear the last event", self.rules.patience)
         except (TimeoutError, AssertionError) as error:
             self.troubles.append(f"end: not over after {self.rules.patience:g} s: {str(error).splitlines()[0:1]}")
         await self.load.leave()
-
-    async def _is_quiet(self) -> bool:
-        return not await self.place.value("SELECT count(*) FROM {runs} WHERE status IN ('pending', 'leased')")
 
     async def _has_heard_all(self) -> bool:
         return len(self.load.heard) >= await self.place.value("SELECT count(*) FROM {events}")

@@ -6,12 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from chaos.jobs import Work
-from durably import DatabaseUnavailable, Durably, Job, Run, RunStatus, WrongStatus
+from durably import DatabaseUnavailable, Durably, Job, Run, RunStatus, UsageError, WrongStatus
 
 T = TypeVar("T")
 
@@ -40,6 +40,8 @@ class Load:
     retriggers: int = 0
     cancelling: float = 0.0
     """How likely a customer is to cancel what was triggered."""
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether the subscriber may connect."""
     _is_over: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
     _customers: int = 0
@@ -66,10 +68,16 @@ class Load:
 
     async def listen(self) -> None:
         """Hear every event, for ever."""
-        async with aclosing(self.durably.events(after=0)) as events:
-            async for event in events:
-                if event.run_id is not None and event.seq is not None:
-                    self.heard.append((event.run_id, event.seq))
+        after = 0
+        self.is_open.set()
+        while True:
+            await self.is_open.wait()
+            with suppress(UsageError):  # it was closed meanwhile
+                async with aclosing(self.durably.events(after=after)) as events:
+                    async for event in events:
+                        if event.run_id is not None and event.seq is not None:
+                            self.heard.append((event.run_id, event.seq))
+                            after = event.cursor or after
 
     async def trigger(self, order: Order, key: str) -> Run[list[str]]:
         """Trigger, as often as it takes."""

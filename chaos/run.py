@@ -6,14 +6,23 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.arena import Rules, Verdict, arena_on, dump, verdict_of
 from chaos.audit import Dialect
+from chaos.disks import Disk
 from chaos.places import Place, Server
 from chaos.scenarios import Scenario
 
-KEPT = "DURABLY_CHAOS_KEEP"
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where one scenario is played."""
+
+    place: Place
+    folder: Path
+    disk: Disk | None
 
 
 class Grounds:
@@ -24,20 +33,24 @@ class Grounds:
         self._shared: Server | None = None
 
     @contextmanager
-    def ground(self, scenario: Scenario, dialect: Dialect) -> Generator[tuple[Place, Path]]:
-        """Give an empty database and a folder."""
+    def ground(self, scenario: Scenario, dialect: Dialect) -> Generator[Ground]:
+        """Give an empty database, a folder, and a small disk if one is needed."""
         with tempfile.TemporaryDirectory(prefix="durably-chaos-") as name, ExitStack() as stack:
             folder = Path(name)
             folder.chmod(0o755)  # for the user that PostgreSQL runs as
+            disk = Disk(folder / "disk", scenario.megabytes) if scenario.megabytes else None
+            if disk is not None:
+                stack.callback(disk.close)
             if dialect == "sqlite":
-                file = folder / "jobs.db"
-                yield Place(f"sqlite:///{file}", file=file), folder
+                (folder / "data").mkdir()
+                file = (disk.folder if disk else folder / "data") / "jobs.db"
+                yield Ground(Place(f"sqlite:///{file}", file=file), folder, disk)
             elif scenario.settings:
-                server = Server(**dict(scenario.settings))
+                server = Server(disk and disk.folder, **dict(scenario.settings))
                 stack.callback(server.close)
-                yield server.place(), folder
+                yield Ground(server.place(), folder, disk)
             else:
-                yield self._server().place(), folder
+                yield Ground(self._server().place(), folder, disk)
 
     def _server(self) -> Server:
         if self._shared is None:
@@ -65,8 +78,9 @@ async def play(
 ) -> Verdict:
     """Play a scenario and judge it. `keep` is a folder for the records of those that fail."""
     began = time.monotonic()
-    with where.ground(scenario, dialect) as (place, folder):
-        async with arena_on(place, rules, folder, scenario.orders, prefix=scenario.prefix) as arena:
+    with where.ground(scenario, dialect) as ground:
+        async with arena_on(ground.place, rules, ground.folder, scenario.orders, prefix=scenario.prefix) as arena:
+            arena.small_disk = ground.disk
             try:
                 await scenario.play(arena)
                 await arena.settle()

@@ -1,26 +1,25 @@
-"""What is done to workers, and to servers, while they work."""
+"""The scenarios: what is done, on which databases, and for how long."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import signal
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import asyncpg
-
+from chaos import blows, damage
 from chaos.arena import Arena
 from chaos.audit import Dialect
+from chaos.disks import is_root
 from chaos.jobs import Work, chain, flaky, hot, keyed, threaded
 from chaos.load import Order
-from tests.support.proxy import Proxy
-from tools.postgres_server import database_name
 
 Play = Callable[[Arena], Awaitable[None]]
 
+WITHOUT_PRIVILEGES = (
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search,-fowner",
+    "--inh-caps=-dac_override,-dac_read_search,-fowner",
+)
+"""Starts a process of root to which permissions of files mean what they say."""
 BOTH: tuple[Dialect, ...] = ("sqlite", "postgres")
 MIX = (
     Order(chain, Work(steps=5, pause=0.05)),
@@ -29,7 +28,6 @@ MIX = (
     Order(keyed, Work(steps=3, pause=0.05, key="three")),
     Order(flaky, Work(steps=4, pause=0.05, failing=0.2)),
 )
-THREE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,222 +42,23 @@ class Scenario:
     seconds: float
     """Of faults, in the full form."""
     orders: Sequence[Order] = MIX
-    disk: Literal["any", "small"] = "any"
+    megabytes: int = 0
+    """Of a small disk, where it needs one of its own."""
     settings: tuple[tuple[str, str], ...] = ()
     """Of the server, where it needs one of its own."""
     prefix: tuple[str, ...] = ()
     """The command that starts its workers."""
 
 
-async def until_over(arena: Arena, act: Callable[[], Awaitable[None]]) -> None:
-    """Do it again and again while the scenario has time, and once at least."""
-    deadline = time.monotonic() + arena.rules.seconds
-    while True:
-        await act()
-        if time.monotonic() >= deadline:
-            return
-
-
-async def limit_keys(arena: Arena) -> None:
-    """Three runs of the key `three` may be executed at once."""
-    arena.limits["three"] = THREE
-    await arena.durably.set_limit("three", THREE)
-
-
-# --- workers ------------------------------------------------------------------------------------------------
-
-
-async def workers_killed(arena: Arena) -> None:
-    """A worker dies of SIGKILL every second, and another one is started."""
-    await limit_keys(arena)
-    await arena.start_workers(3, slots=12)
-    arena.load.start(24)
-    await arena.busy(5)
-
-    async def kill_one() -> None:
-        await arena.kill(random.choice(arena.living))
-        second, _ = asyncio.create_task(arena.pause(1.0)), await arena.start_workers(1, slots=12)
-        await second
-
-    await until_over(arena, kill_one)
-
-
-async def storm(arena: Arena) -> None:
-    """Half of all executions fail, are resumed and triggered again, others are cancelled; workers stop and die."""
-    await limit_keys(arena)
-    arena.load.cancelling = 0.15
-    await arena.start_workers(2, slots=16)
-    arena.load.start(24)
-    await arena.busy(10)
-
-    async def replace_one() -> None:
-        worker = random.choice(arena.living)
-        if random.random() < 0.5:  # noqa: PLR2004 - one as often as the other
-            await arena.kill(worker)
-        else:
-            arena.living.remove(worker)
-            async with arena.fault(f"SIGTERM of worker {worker.pid}"):
-                worker.send(signal.SIGTERM)
-                worker.send(signal.SIGTERM)
-                await worker.ended(arena.rules.patience)
-        await arena.start_workers(1, slots=16)
-        await arena.busy(30)
-
-    await until_over(arena, replace_one)
-    arena.note = f"{arena.load.resumes} resumed, {arena.load.retriggers} again, {len(arena.load.cancelled)} cancelled"
-
-
-async def hot_priority(arena: Arena) -> None:
-    """There is always more work of a higher priority than the workers can do; what has none gets its turn."""
-    await arena.start_workers(2, slots=1)
-    arena.load.start(10)
-    await arena.busy(20)
-
-    async def sneak_in() -> None:
-        cold = [await arena.load.trigger(Order(chain, Work(steps=1)), f"cold-{random.random()}") for _ in range(2)]
-        ids = ", ".join(f"'{run.id}'" for run in cold)
-        before = len({deed.run for deed in arena.witness.deeds})
-        await arena.busy(20)
-        if {deed.run for deed in arena.witness.deeds} & {run.id for run in cold}:
-            arena.troubles.append("end: a priority changed nothing")
-        # one unit of priority counts like a minute of waiting: let them have waited so long
-        minute = "60000000" if arena.place.server is None else "60000000"
-        await arena.place.sql(f"UPDATE {{runs}} SET rank = rank - {minute} WHERE id IN ({ids})")  # noqa: S608 - ids of ours
-        async with arena.fault("overtaking by runs of a higher priority") as fault:
-            pass
-        for run in cold:
-            async with asyncio.timeout(arena.rules.patience):
-                await arena.durably.wait(run)
-        fault.recovery = time.time() - fault.over
-        if len({deed.run for deed in arena.witness.deeds}) <= before:
-            arena.troubles.append("end: the flood had ebbed")
-
-    await until_over(arena, sneak_in)
-
-
-# --- servers and connections --------------------------------------------------------------------------------
-
-
-async def server_killed(arena: Arena) -> None:
-    """PostgreSQL dies as in a crash, and comes back after a while, again and again."""
-    await limit_keys(arena)
-    await arena.start_workers(3, slots=6)
-    arena.load.start(24)
-    process = arena.place.running()
-
-    async def crash() -> None:
-        await arena.busy(30)
-        async with arena.fault("a crash of PostgreSQL") as fault:
-            await asyncio.to_thread(process.stop, "immediate")
-            await arena.pause(random.choice((0.0, 1.0, arena.rules.lease + 1)))
-            await asyncio.to_thread(process.start)
-        await arena.recovered(fault)
-
-    await until_over(arena, crash)
-
-
-async def backends_terminated(arena: Arena) -> None:
-    """All connections of the workers are ended by the server, again and again."""
-    await limit_keys(arena)
-    await arena.start_workers(3, slots=6)
-    arena.load.start(24)
-    admin = await asyncpg.connect(arena.place.running().url)
-    kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
-
-    async def terminate() -> None:
-        await arena.busy(30)
-        async with arena.fault("the end of all connections") as fault:
-            await admin.fetchval(kill, database_name(arena.place.url))
-        await arena.recovered(fault)
-
-    await until_over(arena, terminate)
-    await admin.close()
-
-
-async def network(arena: Arena) -> None:
-    """Two of three workers reach the database over a network that delays, cuts, and swallows everything."""
-    await limit_keys(arena)
-    async with Proxy(arena.place.url, arena.stage.notify) as proxy:
-        await arena.start_workers(2, slots=8, url=proxy.url)
-        behind = list(arena.living)
-        await arena.start_workers(1, slots=8)
-        arena.load.start(24)
-
-        async def disturb() -> None:
-            await arena.busy(20)
-            async with arena.fault("a slow network") as fault:
-                proxy.delay = 0.05
-                await arena.busy(20)
-                proxy.delay = 0.0
-            await arena.recovered(fault)
-            async with arena.fault("cut connections") as fault:
-                proxy.cut()
-            await arena.recovered(fault)
-            async with arena.fault("lost answers") as fault:
-                proxy.mute()
-                await arena.stage.until(lambda: proxy.lost > 1, "lost answers")
-                proxy.cut()
-            await arena.recovered(fault)
-            await _black_hole(arena, proxy, behind)
-
-        await until_over(arena, disturb)
-        await arena.settle()
-
-
-async def _black_hole(arena: Arena, proxy: Proxy, behind: Sequence[object]) -> None:
-    """Who is cut off keeps nothing: the worker with another way takes all over. Later the others work again."""
-    async with arena.fault("a black hole") as fault:
-        proxy.swallow()
-        await arena.pause(arena.rules.lease + 1)
-        others = [worker for worker in arena.living if worker not in behind]
-        before = len(arena.witness.deeds)
-        await arena.stage.until(
-            lambda: {worker.pid for worker in others} <= {deed.pid for deed in arena.witness.deeds[before:]},
-            "work beside the black hole",
-            arena.rules.patience,
-        )
-        proxy.cut()
-    await arena.recovered(fault)
-
-
-async def connections_exhausted(arena: Arena) -> None:
-    """Others take every connection that the server has, while those of the workers are ended."""
-    await limit_keys(arena)
-    await arena.start_workers(2, slots=8)
-    arena.load.start(16)
-    admin = await asyncpg.connect(arena.place.running().url)
-    kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
-    hogs: list[asyncpg.Connection[asyncpg.Record]] = []
-
-    async def hog() -> None:
-        await arena.busy(20)
-        async with arena.fault("all connections taken") as fault:
-            await admin.fetchval(kill, database_name(arena.place.url))
-            until = time.monotonic() + arena.rules.lease + 1
-            while time.monotonic() < until:
-                try:
-                    hogs.append(await asyncpg.connect(arena.place.running().url, timeout=5))
-                except (asyncpg.TooManyConnectionsError, TimeoutError):
-                    await arena.pause(0.1)
-                    await admin.fetchval(kill, database_name(arena.place.url))
-            for one in hogs:
-                one.terminate()
-            hogs.clear()
-        await arena.recovered(fault)
-
-    await until_over(arena, hog)
-    await admin.close()
-
-
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
-        name="workers-killed", what="SIGKILL of a worker every second", databases=BOTH, play=workers_killed, seconds=60
+        name="workers-killed", what="SIGKILL of a worker every second", databases=BOTH, play=blows.workers_killed, seconds=60
     ),
     Scenario(
         name="storm",
         what="failing, resumed, re-triggered and cancelled runs, stopped and killed workers",
         databases=BOTH,
-        play=storm,
+        play=blows.storm,
         seconds=20,
         orders=(
             Order(flaky, Work(steps=4, pause=0.02, failing=0.7)),
@@ -271,7 +70,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         name="hot-priority",
         what="a flood of runs with a priority, that never ebbs",
         databases=BOTH,
-        play=hot_priority,
+        play=blows.hot_priority,
         seconds=12,
         orders=(Order(hot, Work(steps=2, pause=0.02), priority=1),),
     ),
@@ -279,29 +78,68 @@ SCENARIOS: tuple[Scenario, ...] = (
         name="server-killed",
         what="PostgreSQL killed (immediate) and started again",
         databases=("postgres",),
-        play=server_killed,
+        play=blows.server_killed,
         seconds=45,
     ),
     Scenario(
         name="backends-terminated",
         what="pg_terminate_backend on all connections",
         databases=("postgres",),
-        play=backends_terminated,
+        play=blows.backends_terminated,
         seconds=20,
     ),
     Scenario(
         name="network",
         what="a network that delays, cuts, loses answers, and is a black hole",
         databases=("postgres",),
-        play=network,
+        play=blows.network,
         seconds=40,
     ),
     Scenario(
         name="connections-exhausted",
         what="max_connections reached by others",
         databases=("postgres",),
-        play=connections_exhausted,
+        play=blows.connections_exhausted,
         seconds=20,
         settings=(("max_connections", "30"),),
+    ),
+    Scenario(
+        name="disk-full",
+        what="a full disk, for longer than a lease",
+        databases=("sqlite",),
+        play=damage.disk_full,
+        seconds=20,
+        megabytes=16,
+    ),
+    Scenario(
+        name="disk-full",
+        what="a full disk, for longer than a lease",
+        databases=("postgres",),
+        play=damage.disk_full,
+        seconds=25,
+        megabytes=256,
+        settings=(("max_wal_size", "32MB"), ("min_wal_size", "32MB")),
+    ),
+    Scenario(
+        name="read-only",
+        what="a file that workers may not write to",
+        databases=("sqlite",),
+        play=damage.read_only,
+        seconds=6,
+        prefix=WITHOUT_PRIVILEGES if is_root() else (),
+    ),
+    Scenario(
+        name="corrupted",
+        what="a file without its header, cut in half, full of garbage",
+        databases=("sqlite",),
+        play=damage.corrupted,
+        seconds=0,
+    ),
+    Scenario(
+        name="pooled",
+        what="behind PgBouncer in transaction mode, which dies, as do its connections",
+        databases=("postgres",),
+        play=damage.pooled,
+        seconds=30,
     ),
 )

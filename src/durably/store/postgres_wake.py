@@ -98,7 +98,7 @@ class PostgresWaker:
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         self._idle.clear()
         try:
-            return await asyncpg.connect(self._dsn, timeout=10, command_timeout=10)
+            return await asyncpg.connect(self._dsn, timeout=10, command_timeout=10, statement_cache_size=0)
         finally:
             self._idle.set()
 
@@ -113,7 +113,8 @@ class PostgresWaker:
 
     async def _probe(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._heard.clear()
-        await connection.execute("SELECT pg_notify($1, $2)", self._channel, f"{self._name} probe")
+        async with connection.transaction():  # behind a pooler it is prepared and executed in one session
+            await connection.execute("SELECT pg_notify($1, $2)", self._channel, f"{self._name} probe")
         try:
             await asyncio.wait_for(self._heard.wait(), _PROBE_WITHIN)
         except TimeoutError:
