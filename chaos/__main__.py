@@ -26,7 +26,7 @@ def main() -> int:
     """Play the scenarios. Returns the exit code: 0 when nothing was found."""
     arguments = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    chosen = [
+    chosen: list[tuple[Scenario, Dialect]] = [
         (scenario, dialect)
         for scenario in SCENARIOS
         for dialect in scenario.databases
@@ -35,6 +35,8 @@ def main() -> int:
     if not chosen:
         print("chaos: none of these scenarios is for that database", file=sys.stderr)
         return 2
+    if arguments.keep is not None:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
     report = Report(Console(highlight=False))
     began = time.monotonic()
     try:
@@ -66,8 +68,6 @@ def _seconds(text: str) -> float:
 async def _play(
     chosen: Sequence[tuple[Scenario, Dialect]], seconds: float | None, report: Report, keep: Path | None
 ) -> list[Verdict]:
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
     with grounds() as where:
         for scenario, dialect in chosen:

@@ -21,7 +21,7 @@ from chaos.places import Place
 from chaos.record import Ended, Fault, Record
 from chaos.witness import WITNESS, Witness
 from durably import Durably
-from tests.support.processes import Workers, WorkerProcess, until
+from tests.support.processes import WorkerProcess, Workers, until
 from tests.support.stage import Stage
 from tests.support.store import Store
 from tests.support.stress import FAULTS
@@ -98,6 +98,7 @@ class Arena:
         """Start more workers and wait until they work. `url` is another way to the database."""
         options = self.settings(**settings) | ({} if url is None else {"url": url})
         self.living += await self.workers.start_several(count, concurrency=slots, jobs=JOBS, **options)
+        self.stage.notify()
 
     def settings(self, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - those of `Durably`
         """The settings of a worker."""
@@ -105,9 +106,10 @@ class Arena:
         return {"lease": rules.lease, "poll_interval": rules.poll, "max_crashes": NO_CRASH_LIMIT, **changes}
 
     async def kill(self, worker: WorkerProcess) -> None:
-        """End a worker as a power cut does."""
+        """End a worker as a power cut does. If others live, they take over in time."""
         self.living.remove(worker)
-        fault = Fault(f"SIGKILL of worker {worker.pid}", time.time(), FOR_EVER, worker.pid)
+        what = f"SIGKILL of worker {worker.pid}"
+        fault = Fault(what, time.time(), FOR_EVER, worker.pid, is_measured=bool(self.living))
         self.faults.append(fault)
         await worker.kill()
 
@@ -154,9 +156,7 @@ class Arena:
     async def busy(self, steps: int) -> None:
         """Return when so many more steps were executed."""
         wanted = len(self.witness.deeds) + 3 * steps
-        await self.stage.until(
-            lambda: len(self.witness.deeds) >= wanted, f"{steps} more steps", self.rules.patience
-        )
+        await self.stage.until(lambda: len(self.witness.deeds) >= wanted, f"{steps} more steps", self.rules.patience)
 
     async def pause(self, seconds: float) -> None:
         """Let the load go on for a while."""
@@ -191,7 +191,8 @@ class Arena:
         await self.load.leave()
 
     async def _has_heard_all(self) -> bool:
-        return len(self.load.heard) >= await self.place.value("SELECT count(*) FROM {events}")
+        stored: int = await self.place.value("SELECT count(*) FROM {events}")
+        return len(self.load.heard) >= stored
 
     async def record(self) -> Record:
         """All that is known, when all is over."""
@@ -236,7 +237,12 @@ class Arena:
             if change.old["status"] == "leased":
                 pid, generation = open_leases.pop(change.run, (0, 0))
                 fault = kills.get(pid)
-                if fault is not None and change.at > fault.at and generation == change.old["generation"]:
+                if (
+                    fault is not None
+                    and fault.is_measured
+                    and change.at > fault.at
+                    and generation == change.old["generation"]
+                ):
                     fault.recovery = max(fault.recovery or 0.0, change.at - fault.at)
             if change.new["status"] == "leased":
                 generation = change.new["generation"]
@@ -315,6 +321,8 @@ def dump(record: Record, path: Path) -> None:
     """Write a record down, to look for the cause of a finding."""
     with path.open("w") as file:
         for change in record.changes:
-            file.write(json.dumps(["row", change.at, change.txn, change.kind, change.run, change.old, change.new]) + "\n")
+            file.write(
+                json.dumps(["row", change.at, change.txn, change.kind, change.run, change.old, change.new]) + "\n"
+            )
         for deed in record.deeds:
             file.write(json.dumps(["code", deed.at, deed.pid, deed.kind, deed.run, deed.generation, deed.step]) + "\n")

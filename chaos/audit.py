@@ -43,13 +43,15 @@ def _sqlite() -> list[str]:
     def note(table: str, what: str, condition: str, run: str, old: str, new: str) -> str:
         kind = table.removeprefix("durably_").removesuffix("s")
         return (
-            f"CREATE TRIGGER chaos_{kind}_{what} AFTER {what} ON {table} {condition} BEGIN "
+            f"CREATE TRIGGER chaos_{kind}_{what} AFTER {what} ON {table} {condition} BEGIN "  # noqa: S608 - of our own names
             "INSERT INTO chaos_audit (at, kind, run, old, new) VALUES "
             f"((julianday('now') - 2440587.5) * 86400.0, '{kind}', {run}, {old}, {new}); END"
         )
 
     changed = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in IMAGE if name != "lease_expires_at")
-    made = ["CREATE TABLE chaos_audit (n INTEGER PRIMARY KEY, at REAL, txn TEXT, kind TEXT, run TEXT, old TEXT, new TEXT)"]
+    made = [
+        "CREATE TABLE chaos_audit (n INTEGER PRIMARY KEY, at REAL, txn TEXT, kind TEXT, run TEXT, old TEXT, new TEXT)"
+    ]
     for table, columns, run, condition in (
         ("durably_runs", IMAGE, "id", f"WHEN {changed}"),
         ("durably_steps", STEP, "run_id", ""),
@@ -68,23 +70,20 @@ def _postgres() -> list[str]:
         return f"jsonb_build_array({', '.join(values)})::text"
 
     changed = " OR ".join(f"OLD.{name} IS DISTINCT FROM NEW.{name}" for name in IMAGE if name != "lease_expires_at")
-    made = [
-        "CREATE TABLE public.chaos_audit (n bigserial PRIMARY KEY, at double precision, txn text, kind text, run text,"
-        " old text, new text)"
-    ]
-    for kind, columns, run, condition in (("run", IMAGE, "id", changed), ("step", STEP, "run_id", "true")):
-        old, new = image("OLD", columns), image("NEW", columns)
-        made += [
-            f"CREATE FUNCTION public.chaos_{kind}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            f"IF TG_OP = 'UPDATE' THEN IF NOT ({condition}) THEN RETURN NULL; END IF; END IF; "
+    columns = "n bigserial PRIMARY KEY, at double precision, txn text, kind text, run text, old text, new text"
+    made = [f"CREATE TABLE public.chaos_audit ({columns})"]
+    for kind, names, run, condition in (("run", IMAGE, "id", changed), ("step", STEP, "run_id", "true")):
+        old, new = image("OLD", names), image("NEW", names)
+        body = (
+            f"IF TG_OP = 'UPDATE' THEN IF NOT ({condition}) THEN RETURN NULL; END IF; END IF; "  # noqa: S608 - of our own names
             "INSERT INTO public.chaos_audit (at, txn, kind, run, old, new) VALUES "
             f"(extract(epoch FROM clock_timestamp()), pg_current_xact_id()::text, '{kind}', "
             f"CASE WHEN TG_OP = 'DELETE' THEN OLD.{run} ELSE NEW.{run} END, "
-            f"CASE WHEN TG_OP <> 'INSERT' THEN {old} END, CASE WHEN TG_OP <> 'DELETE' THEN {new} END); "
-            "RETURN NULL; END $$",
-            f"CREATE TRIGGER chaos_{kind} AFTER INSERT OR UPDATE OR DELETE ON durably.{kind}s FOR EACH ROW "
-            f"EXECUTE FUNCTION public.chaos_{kind}()",
-        ]
+            f"CASE WHEN TG_OP <> 'INSERT' THEN {old} END, CASE WHEN TG_OP <> 'DELETE' THEN {new} END); RETURN NULL;"
+        )
+        made.append(f"CREATE FUNCTION public.chaos_{kind}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
+        after = f"AFTER INSERT OR UPDATE OR DELETE ON durably.{kind}s FOR EACH ROW"
+        made.append(f"CREATE TRIGGER chaos_{kind} {after} EXECUTE FUNCTION public.chaos_{kind}()")
     return made
 
 

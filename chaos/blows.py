@@ -27,18 +27,20 @@ TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE
 
 
 async def workers_killed(arena: Arena) -> None:
-    """A worker dies of SIGKILL every second, and another one is started."""
+    """A worker dies of SIGKILL every second, and another one is started meanwhile."""
     await limit_keys(arena)
-    await arena.start_workers(3, slots=12)
+    await arena.start_workers(4, slots=12)
     arena.load.start(24)
     await arena.busy(5)
 
     async def kill_one() -> None:
+        await arena.stage.until(lambda: bool(arena.living), "a worker to kill", arena.rules.patience)
         await arena.kill(random.choice(arena.living))
-        second, _ = asyncio.create_task(arena.pause(1.0)), await arena.start_workers(1, slots=12)
-        await second
+        group.create_task(arena.start_workers(1, slots=12))
+        await arena.pause(1.0)
 
-    await until_over(arena, kill_one)
+    async with asyncio.TaskGroup() as group:
+        await until_over(arena, kill_one)
 
 
 async def storm(arena: Arena) -> None:
@@ -69,7 +71,7 @@ async def storm(arena: Arena) -> None:
 async def hot_priority(arena: Arena) -> None:
     """There is always more work of a higher priority than the workers can do; what has none gets its turn."""
     await arena.start_workers(2, slots=1)
-    arena.load.start(10)
+    arena.load.start(40)
     await arena.busy(20)
 
     async def sneak_in() -> None:
@@ -206,5 +208,3 @@ async def connections_exhausted(arena: Arena) -> None:
 
     await until_over(arena, hog)
     await admin.close()
-
-

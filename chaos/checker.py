@@ -159,31 +159,37 @@ class Ledger:
 
 
 def _check_code(record: Record, ledger: Ledger) -> list[str]:
-    found: list[str] = []
-    for (run, generation), pids in generations_of(record.deeds).items():
-        if len(pids) > 1:
-            found.append(f"G3: {run}@{generation} was executed by {len(pids)} processes")
+    found = [
+        f"G3: {run}@{generation} was executed by {len(pids)} processes"
+        for (run, generation), pids in generations_of(record.deeds).items()
+        if len(pids) > 1
+    ]
     newest: dict[str, int] = {}
-    starts: Counter[tuple[str, str, int]] = Counter()
     for deed in record.deeds:
-        if deed.kind == "start":
-            starts[deed.run, deed.step, deed.generation] += 1
-            if deed.generation < newest.get(deed.run, 0):
-                found.append(f"G3: {_place(deed)} began beside generation {newest[deed.run]}")
+        if deed.kind == "start" and deed.generation < newest.get(deed.run, 0):
+            found.append(f"G3: {_place(deed)} began beside generation {newest[deed.run]}")
         newest[deed.run] = max(newest.get(deed.run, 0), deed.generation)
-        if deed.kind in {"done", "got"}:
-            found += _check_value(deed, ledger)
+        found += _check_value(deed, ledger)
+    return found + _check_executions(record, ledger) + _check_cancels(record)
+
+
+def _check_executions(record: Record, ledger: Ledger) -> list[str]:
+    """A stored step was executed once by the generation that stored it, and never by a later one."""
+    found: list[str] = []
+    starts = Counter((deed.run, deed.step, deed.generation) for deed in record.deeds if deed.kind == "start")
     for (run, step), (generation, _) in ledger.stored.items():
         if starts[run, step, generation] != 1:
             found.append(f"G5: {step} of {run}@{generation} was executed {starts[run, step, generation]} times")
-    for run, step, generation in starts:
+    for run, step, generation in list(starts):
         stored = ledger.stored.get((run, step))
         if stored is not None and generation > stored[0]:
             found.append(f"G5: {step} of {run} was executed by generation {generation} after {stored[0]} had stored it")
-    return found + _check_cancels(record)
+    return found
 
 
 def _check_value(deed: Deed, ledger: Ledger) -> list[str]:
+    if deed.kind not in {"done", "got"}:
+        return []
     stored = ledger.stored.get((deed.run, deed.step))
     if deed.kind == "got" and stored is None:
         return [f"G5: {_place(deed)} returned, and was never stored"]
@@ -253,7 +259,9 @@ def _check_events(record: Record, ledger: Ledger) -> list[str]:
     found += [f"G9: the events of {run} have a gap, or are out of order" for run, seqs in numbers.items() if gaps(seqs)]
     types = {*TOLD.values(), "run:trigger"}
     for run in record.runs:
-        told = Counter({type_: count for type_, count in record.events.get(run, {}).items() if type_ in types})
+        told = Counter(
+            {type_: count for type_, count in record.events.get(run, Counter[str]()).items() if type_ in types}
+        )
         if told != +ledger.told[run]:
             found.append(f"G9: {run}: {dict(+ledger.told[run])} happened, {dict(told)} was told")
     for run, ended in record.runs.items():
@@ -286,5 +294,7 @@ def _check_callers(record: Record) -> list[str]:
     ]
     doubled = [run for run, count in Counter(record.acknowledged.values()).items() if count > 1]
     found += [f"G2: run {run} was the answer to two triggers of different keys" for run in doubled]
-    found += [f"end: {run.id} of {run.job} is still {run.status}" for run in record.runs.values() if run.status not in ENDED]
+    found += [
+        f"end: {run.id} of {run.job} is still {run.status}" for run in record.runs.values() if run.status not in ENDED
+    ]
     return found

@@ -75,7 +75,7 @@ class Load:
             with suppress(UsageError):  # it was closed meanwhile
                 async with aclosing(self.durably.events(after=after)) as events:
                     async for event in events:
-                        if event.run_id is not None and event.seq is not None:
+                        if event.seq is not None:
                             self.heard.append((event.run_id, event.seq))
                             after = event.cursor or after
 

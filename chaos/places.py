@@ -1,4 +1,4 @@
-"""Databases to break: a file, or a database on a server of our own. Raw SQL for the audit, on a new connection each time."""
+"""Databases to break: a file, or a database on a server of our own; and raw SQL, on a new connection each time."""
 
 from __future__ import annotations
 

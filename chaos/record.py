@@ -20,6 +20,8 @@ class Fault:
     over: float
     pid: int | None = None
     """The worker that it was done to; None: to all."""
+    is_measured: bool = True
+    """Whether somebody was there to go on."""
     recovery: float | None = None
     """Seconds until whoever lived worked again; of a killed worker, until somebody else had all its runs."""
 

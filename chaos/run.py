@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Grounds:
                 file = (disk.folder if disk else folder / "data") / "jobs.db"
                 yield Ground(Place(f"sqlite:///{file}", file=file), folder, disk)
             elif scenario.settings:
-                server = Server(disk and disk.folder, **dict(scenario.settings))
+                server = Server(None if disk is None else disk.folder, **dict(scenario.settings))
                 stack.callback(server.close)
                 yield Ground(server.place(), folder, disk)
             else:
@@ -64,7 +64,7 @@ class Grounds:
 
 
 @contextmanager
-def grounds() -> Iterator[Grounds]:
+def grounds() -> Generator[Grounds]:
     """Give grounds, cleared at the end."""
     made = Grounds()
     try:

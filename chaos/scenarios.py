@@ -52,7 +52,11 @@ class Scenario:
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
-        name="workers-killed", what="SIGKILL of a worker every second", databases=BOTH, play=blows.workers_killed, seconds=60
+        name="workers-killed",
+        what="SIGKILL of a worker every second",
+        databases=BOTH,
+        play=blows.workers_killed,
+        seconds=60,
     ),
     Scenario(
         name="storm",

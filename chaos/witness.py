@@ -1,7 +1,7 @@
 """What user code really did: told by worker processes, noted by the runner in the order in which it happened.
 
-A deed is one datagram on a Unix socket. It is in the runner's queue when the call returns, so neither a SIGKILL a moment
-later nor a full disk loses it, and deeds of several processes keep their order without any clock.
+A deed is one datagram on a Unix socket. It is in the runner's queue when the call returns, so neither a SIGKILL a
+moment later nor a full disk loses it, and deeds of several processes keep their order without any clock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Deed:
     """Seconds since 1970."""
     pid: int
     kind: str
-    """`start` and `done`: of a step's function; `got`: `step.run` returned; `raise` and `end`: of the job's function."""
+    """`start`, `done`: of a step's function; `got`: `step.run` returned; `raise`, `end`: of the job's function."""
     run: str
     generation: int
     step: str
@@ -64,7 +64,7 @@ class Witness(asyncio.DatagramProtocol):
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         listening.bind(str(self.path))
-        listening.setblocking(False)
+        listening.setblocking(False)  # noqa: FBT003 - as it is called
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=listening)
 

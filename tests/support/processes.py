@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,7 +120,7 @@ class Workers:
         url: str,
         stage: Stage,
         *,
-        environment: Mapping[str, str] | None = None,
+        environment: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
     ) -> None:
         """`environment` is added to the workers', `prefix` is the command that starts them, as `nice` is."""

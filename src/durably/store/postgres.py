@@ -259,7 +259,7 @@ async def is_pooled(connection: Connection) -> bool:
     Asked in the simple protocol: behind a pooler, a statement is prepared in one session and executed in another one.
     """
     pid = int(connection.get_server_pid())
-    return await connection.execute(f"SELECT 1 WHERE pg_backend_pid() = {pid}") == "SELECT 0"  # noqa: S608  # a number
+    return await connection.execute(f"SELECT 1 WHERE pg_backend_pid() = {pid}") == "SELECT 0"
 
 
 class _translated:  # noqa: N801  # used like a function

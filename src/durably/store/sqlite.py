@@ -111,7 +111,7 @@ class SqliteEngine:
         return made
 
     def _reconnect(self) -> None:
-        """Connect anew, all of this process: what was opened while the file was read-only stays so until all have let go."""
+        """Connect anew, all of this process: a file that was read-only stays so until all have let go of it."""
         for connection in tuple(self._connections) if self.is_shared else ():
             connection.reconnect()
 
@@ -198,7 +198,7 @@ class _Connection:
     """A connection and the one thread that uses it. All methods but `call` and `close` run in that thread."""
 
     def __init__(
-        self, url: DatabaseUrl, environment: Environment, name: str, on_readonly: Callable[[], None]
+        self, url: DatabaseUrl, environment: Environment, name: str, on_readonly: Callable[[], None] = lambda: None
     ) -> None:
         self._url = url
         self._on_readonly = on_readonly
