@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ def main() -> int:
     """Play the scenarios. Returns the exit code: 0 when nothing was found."""
     arguments = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger("durably").addHandler(logging.NullHandler())  # that the database is away is no news here
     chosen: list[tuple[Scenario, Dialect]] = [
         (scenario, dialect)
         for scenario in SCENARIOS

@@ -29,7 +29,7 @@ TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE
 async def workers_killed(arena: Arena) -> None:
     """A worker dies of SIGKILL every second, and another one is started meanwhile."""
     await limit_keys(arena)
-    await arena.start_workers(4, slots=12)
+    await arena.start_workers(3, slots=12)
     arena.load.start(24)
     await arena.busy(5)
 

@@ -86,6 +86,7 @@ async def play(
                 await arena.settle()
             except (AssertionError, TimeoutError) as error:
                 arena.troubles.append(f"end: {error}"[:2000])
+            await arena.workers.close()
             record = await arena.record()
             verdict = verdict_of(arena, record, scenario.name, time.monotonic() - began)
             if verdict.findings and keep is not None:
