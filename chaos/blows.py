@@ -18,6 +18,8 @@ from tests.support.processes import WorkerProcess
 from tests.support.proxy import Proxy
 from tools.postgres_server import database_name
 
+MANY = 3
+"""Workers of which one can die, and somebody is there to go on."""
 MINUTE = 60_000_000
 """What one unit of priority counts, in the unit of a run's rank: a minute of waiting."""
 TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
@@ -29,12 +31,12 @@ TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE
 async def workers_killed(arena: Arena) -> None:
     """A worker dies of SIGKILL every second, and another one is started meanwhile."""
     await limit_keys(arena)
-    await arena.start_workers(3, slots=12)
+    await arena.start_workers(MANY, slots=12)
     arena.load.start(24)
     await arena.busy(5)
 
     async def kill_one() -> None:
-        await arena.stage.until(lambda: bool(arena.living), "a worker to kill", arena.rules.patience)
+        await arena.stage.until(lambda: len(arena.living) >= MANY, "enough workers to kill one", arena.rules.patience)
         await arena.kill(random.choice(arena.living))
         group.create_task(arena.start_workers(1, slots=12))
         await arena.pause(1.0)
