@@ -26,7 +26,6 @@ INTERRUPTED = 130
 def main() -> int:
     """Play the scenarios. Returns the exit code: 0 when nothing was found."""
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("durably").addHandler(logging.NullHandler())  # that the database is away is no news here
     chosen: list[tuple[Scenario, Dialect]] = [
         (scenario, dialect)
@@ -39,6 +38,7 @@ def main() -> int:
         return 2
     if arguments.keep is not None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(Console(highlight=False))
     began = time.monotonic()
     try:
