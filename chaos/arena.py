@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from bench.machine import cores, load
 from chaos import audit
 from chaos.checker import check
 from chaos.disks import Disk
@@ -47,6 +48,11 @@ class Rules:
     may_lose_leases: bool = False
     """See `Record`."""
 
+    @property
+    def bound(self) -> float:
+        """Seconds within which all must go on, on a machine that has time."""
+        return self.lease + self.slack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -63,6 +69,8 @@ class Verdict:
     takeovers: int
     events: int
     seconds: float
+    bound: float
+    """Seconds within which each recovery had to be."""
     note: str
 
 
@@ -215,13 +223,13 @@ class Arena:
             faults=self.faults,
             limits=self.limits,
             lease=self.rules.lease,
-            slack=self.rules.slack,
+            slack=self.rules.slack * stretch(),
             may_lose_leases=self.rules.may_lose_leases,
             troubles=self.troubles,
         )
         self._measure_takeovers(record)
         record.troubles += await self._queries()
-        bound = self.rules.lease + self.rules.slack
+        bound = record.lease + record.slack
         late = (fault for fault in self.faults if fault.recovery is not None and fault.recovery > bound)
         record.troubles += [f"G6: recovery from {fault.what} took {fault.recovery:.1f} s" for fault in late]
         return record
@@ -293,6 +301,14 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
+def stretch() -> float:
+    """By how much what takes a moment takes longer here, because others want the processors too.
+
+    1 as long as there are not more than two processes for each: so many are our own.
+    """
+    return max(1.0, load() / (2 * cores()))
+
+
 def verdict_of(arena: Arena, record: Record, name: str, seconds: float) -> Verdict:
     """Judge a record."""
     findings = check(record)
@@ -313,6 +329,7 @@ def verdict_of(arena: Arena, record: Record, name: str, seconds: float) -> Verdi
         takeovers=takeovers,
         events=len(record.stored_events),
         seconds=seconds,
+        bound=record.lease + record.slack,
         note=arena.note,
     )
 

@@ -53,20 +53,19 @@ async def storm(arena: Arena) -> None:
     arena.load.start(24)
     await arena.busy(10)
 
-    async def replace_one() -> None:
-        worker = random.choice(arena.living)
-        if random.random() < 0.5:  # noqa: PLR2004 - one as often as the other
-            await arena.kill(worker)
-        else:
-            arena.living.remove(worker)
-            async with arena.fault(f"SIGTERM of worker {worker.pid}"):
-                worker.send(signal.SIGTERM)
-                worker.send(signal.SIGTERM)
-                await worker.ended(arena.rules.patience)
+    async def replace_two() -> None:
+        await arena.kill(random.choice(arena.living))
+        await arena.start_workers(1, slots=16)
+        await arena.busy(30)
+        worker = arena.living.pop(0)
+        async with arena.fault(f"two SIGTERMs of worker {worker.pid}"):
+            worker.send(signal.SIGTERM)
+            worker.send(signal.SIGTERM)
+            await worker.ended(arena.rules.patience)
         await arena.start_workers(1, slots=16)
         await arena.busy(30)
 
-    await until_over(arena, replace_one)
+    await until_over(arena, replace_two)
     arena.note = f"{arena.load.resumes} resumed, {arena.load.retriggers} again, {len(arena.load.cancelled)} cancelled"
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from chaos.arena import Verdict
+from chaos.arena import Rules, Verdict
 from chaos.audit import Dialect
 from chaos.scenarios import Scenario
 
@@ -56,6 +56,9 @@ class Report:
         self._console.print(table)
         found = sum(len(verdict.findings) for verdict in verdicts)
         faults, runs = sum(one.faults for one in verdicts), sum(one.runs for one in verdicts)
+        bound = max(one.bound for one in verdicts)
+        if bound > min(one.bound for one in verdicts) or bound > Rules(seconds=0).bound:
+            self._console.print(f"Others want the processors too: recovery was given up to {bound:.1f} s.")
         outcome = "nothing was found" if not found else f"{found} findings, see FOUND above"
         self._console.print(f"{faults} faults survived, {runs:,} runs checked, {seconds:.0f} s: {outcome}.")
 

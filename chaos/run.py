@@ -15,6 +15,9 @@ from chaos.disks import Disk
 from chaos.places import Place, Server
 from chaos.scenarios import Scenario
 
+MAX_TROUBLE = 2000
+"""Characters of an error that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -84,8 +87,8 @@ async def play(
             try:
                 await scenario.play(arena)
                 await arena.settle()
-            except (AssertionError, TimeoutError) as error:
-                arena.troubles.append(f"end: {error}"[:2000])
+            except Exception as error:  # noqa: BLE001 - whatever a customer could not bear is a finding
+                arena.troubles.append(f"end: {type(error).__name__}: {error}"[:MAX_TROUBLE])
             await arena.workers.close()
             record = await arena.record()
             verdict = verdict_of(arena, record, scenario.name, time.monotonic() - began)

@@ -25,6 +25,7 @@ VERDICT = Verdict(
     takeovers=99,
     events=12345,
     seconds=61.04,
+    bound=5.0,
     note="[all] of them",
 )
 
@@ -59,6 +60,11 @@ def test_findings_are_shown_and_counted() -> None:
     assert "FOUND G5: [0]" in text
     assert "and 2 more" in text
     assert text.endswith("22 findings, see FOUND above.\n")
+
+
+def test_a_machine_without_time_is_mentioned() -> None:
+    assert "Others want" not in shown(VERDICT)
+    assert "recovery was given up to 9.5 s" in shown(VERDICT, replace(VERDICT, bound=9.5))
 
 
 @pytest.mark.parametrize(
