@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.machine import cores, load
 from chaos import audit
 from chaos.checker import check
 from chaos.disks import Disk
@@ -306,7 +306,7 @@ def stretch() -> float:
 
     1 as long as there are not more than two processes for each: so many are our own.
     """
-    return max(1.0, load() / (2 * cores()))
+    return max(1.0, os.getloadavg()[0] / (2 * len(os.sched_getaffinity(0))))
 
 
 def verdict_of(arena: Arena, record: Record, name: str, seconds: float) -> Verdict:

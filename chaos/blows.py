@@ -103,7 +103,7 @@ async def server_killed(arena: Arena) -> None:
     """PostgreSQL dies as in a crash, and comes back after a while, again and again."""
     await limit_keys(arena)
     await arena.start_workers(3, slots=6)
-    arena.load.start(24)
+    arena.load.start(40)
     process = arena.place.running()
 
     async def crash() -> None:
@@ -121,7 +121,7 @@ async def backends_terminated(arena: Arena) -> None:
     """All connections of the workers are ended by the server, again and again."""
     await limit_keys(arena)
     await arena.start_workers(3, slots=6)
-    arena.load.start(24)
+    arena.load.start(40)
     admin = await asyncpg.connect(arena.place.running().url)
 
     async def terminate() -> None:
@@ -141,7 +141,7 @@ async def network(arena: Arena) -> None:
         await arena.start_workers(2, slots=8, url=proxy.url)
         behind = list(arena.living)
         await arena.start_workers(1, slots=8)
-        arena.load.start(24)
+        arena.load.start(50)
 
         async def disturb() -> None:
             await arena.busy(20)
@@ -184,7 +184,7 @@ async def connections_exhausted(arena: Arena) -> None:
     """Others take every connection that the server has, while those of the workers are ended."""
     await limit_keys(arena)
     await arena.start_workers(2, slots=8)
-    arena.load.start(16)
+    arena.load.start(36)
     admin = await asyncpg.connect(arena.place.running().url)
     hogs: list[asyncpg.Connection[asyncpg.Record]] = []
 

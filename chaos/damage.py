@@ -34,7 +34,7 @@ async def disk_full(arena: Arena) -> None:
     disk.writers = lambda: family(place.running().pid or 0) if place.server else [one.pid for one in arena.living]
     await limit_keys(arena)
     await arena.start_workers(2, slots=8)
-    arena.load.start(16)
+    arena.load.start(36)
     arena.note = disk.kind
 
     async def fill() -> None:
@@ -180,7 +180,7 @@ async def pooled(arena: Arena) -> None:
     with PgBouncer(arena.place.url) as pooler:
         await arena.start_workers(2, slots=6, url=pooler.url)
         await arena.start_workers(1, slots=6, url=pooler.url, listen_url=arena.place.url)
-        arena.load.start(20)
+        arena.load.start(40)
 
         async def disturb() -> None:
             await arena.busy(30)

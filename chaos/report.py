@@ -13,7 +13,7 @@ from chaos.arena import Rules, Verdict
 from chaos.audit import Dialect
 from chaos.scenarios import Scenario
 
-MIN_WIDTH = 130
+MIN_WIDTH = 140
 """Of the table where nobody looks at a terminal: no column is cut in a pipe."""
 FINDINGS_SHOWN = 20
 COLUMNS = ("faults", "recovered", "median", "worst", "takeovers", "runs", "steps", "events", "seconds")
