@@ -14,7 +14,7 @@ from chaos.arena import Arena
 from chaos.jobs import Work, chain
 from chaos.load import Order
 from chaos.story import limit_keys, until_over
-from tests.support.processes import WorkerProcess
+from tests.support.processes import STOPPING, WorkerProcess
 from tests.support.proxy import Proxy
 from tools.postgres_server import database_name
 
@@ -60,6 +60,7 @@ async def storm(arena: Arena) -> None:
         worker = arena.living.pop(0)
         async with arena.fault(f"two SIGTERMs of worker {worker.pid}"):
             worker.send(signal.SIGTERM)
+            await worker.says(STOPPING)  # two of a kind at once would be one
             worker.send(signal.SIGTERM)
             await worker.ended(arena.rules.patience)
         await arena.start_workers(1, slots=16)

@@ -66,6 +66,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         seconds=15,
         orders=(
             Order(flaky, Work(steps=4, pause=0.02, failing=0.7)),
+            Order(chain, Work(steps=4, pause=0.5)),
             Order(keyed, Work(steps=3, pause=0.02, failing=0.5, key="three")),
             Order(threaded, Work(steps=3, pause=0.02)),
         ),
