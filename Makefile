@@ -1,17 +1,18 @@
 # What is needed is set up in .venv and .venv-demo; a second run finds it there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench simulate test check format lock build clean
+.PHONY: help setup demo bench chaos simulate test check format lock build clean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
             $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 BIN := .venv/bin
 PEERS_IN_PYTHON := dbos absurd procrastinate pgqueuer huey
-CODE := $(wildcard src tests tools demo bench examples)
+CODE := $(wildcard src tests tools demo bench chaos examples)
 PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-input
 
 help:
 	@echo "make demo    a CSV import that survives crashes     (DB=sqlite|postgres, CSV=path)"
 	@echo "make bench   measures against a floor and peers     (PEERS=1, ONLY=w2, DB=sqlite|postgres, ROUNDS=3, SIZE=small|full)"
+	@echo "make chaos   real faults under load, then a checker (SCENARIO=name, DB=sqlite|postgres, SECONDS=20, KEEP=folder)"
 	@echo "make test    the tests                              (ARGS='-k lease')"
 	@echo "make simulate  workers, clients and faults in virtual time  (SEEDS=10000, SEED=123, FIRST=0, PLANTED=1)"
 	@echo "make check   format, lint, types, imports and sizes"
@@ -62,6 +63,10 @@ ifdef PEERS
 endif
 	@.venv-bench/bin/python -m bench $(if $(PEERS),--peers) $(if $(ONLY),--only "$(ONLY)") $(if $(DB),--db "$(DB)") \
 	    $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZE),--size $(SIZE)) $(if $(OUT),--out "$(OUT)")
+
+chaos: .venv/.ready
+	@$(BIN)/python -m chaos $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(DB),--db "$(DB)") \
+	    $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(KEEP),--keep "$(KEEP)")
 
 test: .venv/.ready
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ("src", "demo", "tools")
+SOURCE = ("src", "demo", "tools", "chaos")
 ALL_CODE = (*SOURCE, "tests", "bench")
 MAX_FILE = 400
 MAX_FUNCTION = 50

@@ -42,13 +42,14 @@ rm -rf "$2"
 
 
 class ServerProcess:
-    """A data folder in the temporary directory and, between `start` and `stop`, the server on it."""
+    """A data folder and, between `start` and `stop`, the server on it."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], parent: Path | None = None) -> None:
+        """`parent` is where the folder is made, None the temporary directory."""
         self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self._settings = {**SETTINGS, **settings, "port": str(self.port)}
-        self.folder = Path(tempfile.mkdtemp(prefix="durably-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="durably-postgres-", dir=parent))
         self._data = self.folder / "data"
         self._log = self.folder / "log"
         self._server: subprocess.Popen[bytes] | None = None
@@ -56,6 +57,11 @@ class ServerProcess:
         self._bin: Path | None = None
         self._maker = os.getpid()
         atexit.register(self._close_at_exit)
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the running server's process; None when there is none."""
+        return None if self._server is None or self._server.poll() is not None else self._server.pid
 
     def start(self) -> None:
         """Start the server, on a new data folder the first time. Returns when it accepts connections."""

@@ -142,7 +142,9 @@ async def test_what_the_state_covers_is_not_told_again(
         await until(lambda: resumed.body)
         gate.opened.set()
         await until(lambda: resumed.is_complete)
-    stored = [event.seq for event in await durably.get_events(run=run) if event.type in frames.OF_ONE_RUN]
+    stored = [
+        event.seq for event in await durably.get_events(run=run, after=0, limit=1000) if event.type in frames.OF_ONE_RUN
+    ]
     assert ids(resumed) == stored
 
 

@@ -115,9 +115,19 @@ class WorkerProcess:
 class Workers:
     """The workers of one test, all on one database unless told otherwise."""
 
-    def __init__(self, url: str, stage: Stage) -> None:
+    def __init__(
+        self,
+        url: str,
+        stage: Stage,
+        *,
+        environment: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """`environment` is added to the workers', `prefix` is the command that starts them, as `nice` is."""
         self._url = url
         self._stage = stage
+        self._environment = environment or {}
+        self._prefix = tuple(prefix)
         self._started: list[WorkerProcess] = []
 
     async def start(self, **options: Any) -> WorkerProcess:
@@ -149,13 +159,15 @@ class Workers:
         options = [("--concurrency", concurrency), ("--grace", grace)]
         arguments = [str(part) for name, value in options if value is not None for part in (name, value)]
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            *(*self._prefix, sys.executable),
             *("-m", "durably.cli", "worker", DURABLY, *jobs, *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
-            env=os.environ | {STAGE: self._stage.address, SETTINGS: json.dumps({"url": self._url} | QUICK | settings)},
+            env=os.environ
+            | {STAGE: self._stage.address, SETTINGS: json.dumps({"url": self._url} | QUICK | settings)}
+            | self._environment,
             start_new_session=True,
         )
         worker = WorkerProcess(process, self._stage)

@@ -1,7 +1,8 @@
 """A network between workers and PostgreSQL that loses the server's answers: commits are in doubt at will.
 
 What a worker sends always arrives, so it is committed; from `mute` to `cut` nothing comes back. Then all connections
-break, and new ones are let through. Or requests are held back, as when a cable is pulled and nobody has noticed.
+break, and new ones are let through. Or requests are held back, as when a cable is pulled and nobody has noticed; or
+nothing comes through in either direction, or all comes late.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Proxy:
         self._keeps: Condition | None = None
         self._let_through = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._is_black_hole = False
+        self.delay = 0.0
+        """Seconds that whatever comes is late, in each direction."""
         self.kept = 0
         """Requests that are held back."""
         self.lost = 0
@@ -73,9 +77,14 @@ class Proxy:
         self._keeps = None
         self._let_through.set()
 
+    def swallow(self) -> None:
+        """Let nothing through in either direction, also on new connections, which are accepted; until `cut`."""
+        self._is_black_hole = True
+
     def cut(self) -> None:
         """Break all connections; those that are made now work again."""
         self._loses = self._keeps = None
+        self._is_black_hole = False
         for writer in self._writers:
             writer.transport.abort()
 
@@ -101,6 +110,10 @@ class Proxy:
     async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_answer: bool) -> None:
         """Ends with an error, so that the other direction ends too."""
         while data := await source.read(65536):
+            if self.delay:
+                await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=self.delay)
+            if self._is_black_hole:
+                continue
             if await self._is_so(self._loses if is_answer else self._keeps):
                 if is_answer:
                     self.lost += 1

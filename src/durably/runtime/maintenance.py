@@ -39,7 +39,6 @@ RETENTION_SECONDS = 60.0
 AUDIT_SECONDS = 60.0
 KEYS_SECONDS = 600.0
 WAL_SECONDS = 30.0
-LOOK_BACKOFF_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 30.0
 
 _logger = logging.getLogger("durably.maintenance")
@@ -101,7 +100,7 @@ class Maintenance:
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start the timers in this group; cancel the tasks to end them."""
         turns = [
-            self._again("look", self._look_and_tell, cap=LOOK_BACKOFF_SECONDS),
+            self._again("look", self._look_and_tell, cap=longest_backoff(self._settings)),
             self._again("due", partial(self._when, self._is_due, self.release_due)),
             self._again("crashed", partial(self._when, self._has_crashed, self.fail_crashed)),
             self._again("audit", partial(self._every, AUDIT_SECONDS, self.audit)),

@@ -26,6 +26,7 @@ from durably.runtime.execution import Execution, Workplace
 from durably.runtime.flusher import Flusher
 from durably.runtime.keeper import Keeper
 from durably.runtime.maintenance import Maintenance
+from durably.runtime.renewer import longest_backoff
 from durably.runtime.reporting import Reporter
 from durably.runtime.settings import Settings
 from durably.runtime.threads import Threads
@@ -36,7 +37,6 @@ from durably.store.steps import send_write
 
 STEP_THREADS = 32
 """Threads for plain functions beyond those that `def` jobs take."""
-MAX_BACKOFF_SECONDS = 5.0
 _MANY = 32
 """Slots from which on they are filled in two halves."""
 
@@ -347,7 +347,7 @@ class Shift:
         self._failures += 1
         self._maintenance.outage()
         self._reporter.error("claim", error)
-        wait = backoff_seconds(self._failures, self._environment.random(), cap=MAX_BACKOFF_SECONDS)
+        wait = backoff_seconds(self._failures, self._environment.random(), cap=longest_backoff(self._settings))
         try:
             async with asyncio.timeout(wait):
                 await self._is_stopping.wait()

@@ -55,6 +55,8 @@ _PASSING = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.InternalClientError,
+    asyncpg.exceptions.InvalidSQLStatementNameError,  # a pooler, or DISCARD ALL: a new connection knows where it is
+    asyncpg.exceptions.DuplicatePreparedStatementError,
     ConnectionError,
     OSError,
     TimeoutError,
@@ -222,7 +224,11 @@ class _Link:
         async with self.lock:
             connection = await self.connected()
             async with _translated(self):
-                await connection.execute(sql, *arguments)
+                if not self.is_pooled:
+                    await connection.execute(sql, *arguments)
+                    return
+                async with connection.transaction():  # keeps what is prepared and executed in one session
+                    await connection.execute(sql, *arguments)
 
     def drop(self) -> None:
         """Throw the connection away: its state is not known."""
@@ -241,9 +247,12 @@ class _Link:
 
 
 async def is_pooled(connection: Connection) -> bool:
-    """Whether a pooler sits between: it hands out process ids of its own."""
-    pid = await connection.fetch("SELECT pg_backend_pid() AS pid")
-    return bool(pid[0]["pid"] != connection.get_server_pid())
+    """Whether a pooler sits between: it hands out process ids of its own.
+
+    Asked in the simple protocol: behind a pooler, a statement is prepared in one session and executed in another one.
+    """
+    pid = int(connection.get_server_pid())
+    return await connection.execute(f"SELECT 1 WHERE pg_backend_pid() = {pid}") == "SELECT 0"
 
 
 class _translated:  # noqa: N801  # used like a function

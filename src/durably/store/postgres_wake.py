@@ -99,7 +99,7 @@ class PostgresWaker:
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         self._idle.clear()
         try:
-            return await connect(self._url, listening=True)
+            return await connect(self._url, listening=True, statement_cache_size=0)
         finally:
             self._idle.set()
 
@@ -114,7 +114,8 @@ class PostgresWaker:
 
     async def _probe(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._heard.clear()
-        await connection.execute("SELECT pg_notify($1, $2)", self._channel, f"{self._name} probe")
+        async with connection.transaction():  # behind a pooler it is prepared and executed in one session
+            await connection.execute("SELECT pg_notify($1, $2)", self._channel, f"{self._name} probe")
         try:
             await asyncio.wait_for(self._heard.wait(), _PROBE_WITHIN)
         except TimeoutError:

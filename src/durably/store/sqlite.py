@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from durably.environment import Environment
 from durably.errors import DatabaseUnavailable, SchemaError
@@ -56,6 +57,7 @@ class SqliteEngine:
         self._texts: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
+        self._connections: WeakSet[_Connection] = WeakSet() if shared_with is None else shared_with._connections  # noqa: SLF001  # with a twin's
         self._waker = _waker(url, environment) if self.is_shared and shared_with is None else None
 
     async def open(self, mode: Mode) -> None:
@@ -65,11 +67,11 @@ class SqliteEngine:
         if mode == "check" and self.is_shared and not _exists(self._url.location):
             remedy = 'open it once with migrate="auto", or make it with `durably migrate`'
             raise SchemaError(f"there is no database {self._url.shown}: {remedy}", version=0)
-        self._writer = _Connection(self._url, self._environment, "durably-writer")
+        self._writer = self._connection("durably-writer")
         await self._retried(self._writer, self._writer.open)
         await self._migrate(self._writer, mode)
         if self.is_shared and self._owner is None:
-            self._reader = _Connection(self._url, self._environment, "durably-reader")
+            self._reader = self._connection("durably-reader")
             await self._retried(self._reader, self._reader.open)
 
     async def close(self) -> None:
@@ -78,6 +80,7 @@ class SqliteEngine:
             self._waker.close()
         for connection in (self._reader, self._writer):
             if connection is not None:
+                self._connections.discard(connection)
                 await connection.close()
         self._reader = self._writer = None
 
@@ -104,6 +107,16 @@ class SqliteEngine:
         """See `Engine`."""
         if self._waker is not None:
             self._waker.notify(wake)
+
+    def _connection(self, name: str) -> _Connection:
+        made = _Connection(self._url, self._environment, name, self._reconnect)
+        self._connections.add(made)
+        return made
+
+    def _reconnect(self) -> None:
+        """Connect anew, all of this process: a file that was read-only stays so until all have let go of it."""
+        for connection in tuple(self._connections) if self.is_shared else ():
+            connection.reconnect()
 
     async def _retried(self, connection: _Connection, work: Callable[[], list[Rows]]) -> list[Rows]:
         """Do blocking work in the connection's thread, again and again while another process writes."""
@@ -191,8 +204,11 @@ _encode = json.JSONEncoder(default=_micros, separators=(",", ":"), check_circula
 class _Connection:
     """A connection and the one thread that uses it. All methods but `call` and `close` run in that thread."""
 
-    def __init__(self, url: DatabaseUrl, environment: Environment, name: str) -> None:
+    def __init__(
+        self, url: DatabaseUrl, environment: Environment, name: str, on_readonly: Callable[[], None] = lambda: None
+    ) -> None:
         self._url = url
+        self._on_readonly = on_readonly
         self._executor: Executor = environment.executor(name, 1)
         self._raw: sqlite3.Connection | None = None
         self._calls: Calls | None = None
@@ -209,6 +225,11 @@ class _Connection:
         with suppress(DatabaseUnavailable):
             await self.call(self._close)
         self._executor.shutdown(wait=False)
+
+    def reconnect(self) -> None:
+        """Disconnect soon; whoever comes after that connects again. Called in any thread."""
+        with suppress(RuntimeError):  # it is being closed
+            self._executor.submit(self._close)
 
     def open(self) -> list[Rows]:
         """Connect; in WAL mode, with every commit on disk unless the URL says otherwise."""
@@ -301,6 +322,8 @@ class _Connection:
             if code in _BUSY_CODES:
                 raise _Busy from error
             if code in _PASSING_CODES:
+                if code == sqlite3.SQLITE_READONLY:
+                    self._on_readonly()
                 raise DatabaseUnavailable(f"{self._url.shown}: {error}") from error
             if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
                 raise SchemaError(f"{self._url.shown} is not a usable SQLite database: {error}") from error

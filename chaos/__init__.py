@@ -1,0 +1,1 @@
+"""Real faults on real databases, with real worker processes: `make chaos`."""

@@ -1,0 +1,300 @@
+"""What must hold of a record: G1 to G13 of the rows, of the code, of the events. Pure: values in, findings out.
+
+G6 is decided where it is measured, in `arena.py`; what queries find wrong comes with the record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from chaos.audit import Change
+from chaos.record import Record, gaps, generations_of
+from chaos.witness import Deed
+
+CANCEL_SECONDS = 1.0
+"""Within this the code of a cancelled run is interrupted."""
+ENDED = {"completed", "failed", "cancelled"}
+TOLD = {
+    ("pending", "leased"): "run:leased",
+    ("leased", "leased"): "run:leased",
+    ("leased", "completed"): "run:complete",
+    ("leased", "failed"): "run:fail",
+    ("leased", "pending"): "run:release",
+    ("leased", "cancelled"): "run:cancel",
+    ("pending", "cancelled"): "run:cancel",
+    ("failed", "pending"): "run:resume",
+}
+"""The event of each change of status; what is missing here is no change that may happen."""
+CLOCK_MICROSECONDS = 1000
+"""How exactly SQLite tells the time."""
+
+
+def check(record: Record) -> list[str]:
+    """Return what does not hold, each finding once."""
+    ledger = Ledger(record)
+    findings = [*record.troubles, *ledger.findings]
+    findings += _check_code(record, ledger)
+    findings += _check_ends(record, ledger)
+    findings += _check_events(record, ledger)
+    findings += _check_callers(record)
+    return list(dict.fromkeys(findings))
+
+
+class Ledger:
+    """The rows as they were after each change, and what was wrong with them."""
+
+    def __init__(self, record: Record) -> None:
+        self.findings: list[str] = []
+        self.stored: dict[tuple[str, str], tuple[int, str]] = {}
+        """Of each completed step the generation that stored it, and its output as it is stored."""
+        self.ends: dict[tuple[str, int], tuple[str, str]] = {}
+        """How each generation ended, and the error."""
+        self.told: dict[str, Counter[str]] = defaultdict(Counter)
+        """The events that the changes of each run ask for."""
+        self.takeovers: list[tuple[str, int, float]] = []
+        """Run, old generation and expiry of each lease that ran out."""
+        self._limits = record.limits
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._ended_in: dict[str, str | None] = {}
+        self._crashes: Counter[str] = Counter()
+        self._leased: Counter[str] = Counter()
+        for change in record.changes:
+            if change.kind == "run":
+                self._run(change)
+            else:
+                self._step(change)
+
+    def _find(self, guarantee: str, text: str) -> None:
+        self.findings.append(f"{guarantee}: {text}")
+
+    # --- runs -----------------------------------------------------------------------------------------------
+
+    def _run(self, change: Change) -> None:
+        run, old, new = change.run, change.old, change.new
+        if new is None:
+            self._find("G8", f"{run} was deleted, and nobody asked for it")
+            return
+        if old is None:
+            self.told[run]["run:trigger"] += 1
+        else:
+            self._change(change, old, new)
+        self._rows[run] = new
+        if new["status"] == "leased" and (old is None or old["status"] != "leased"):
+            self._occupy(new)
+        if old is not None and old["status"] == "leased" and new["status"] != "leased":
+            self._leased[old["concurrency_key"]] -= 1
+
+    def _occupy(self, new: dict[str, Any]) -> None:
+        key = new["concurrency_key"]
+        self._leased[key] += 1
+        if key is not None and self._leased[key] > self._limits.get(key, 1):
+            self._find("G7", f"{self._leased[key]} runs of {key!r} were leased at once")
+        if key is not None and not new["slot"]:
+            self._find("G7", f"a run was leased without a slot of {key!r}")
+
+    def _change(self, change: Change, old: dict[str, Any], new: dict[str, Any]) -> None:
+        run, pair = change.run, (old["status"], new["status"])
+        step = new["generation"] - old["generation"]
+        if pair[0] == pair[1] and step == 0:
+            if pair[0] in ENDED:
+                self._find("G8", f"{run} is {pair[0]} and was changed")
+            return
+        if pair not in TOLD:
+            self._find("G8", f"{run} went from {pair[0]} to {pair[1]}")
+            return
+        self.told[run][TOLD[pair]] += 1
+        if step != (pair[1] == "leased"):
+            self._find("G3", f"{run} went from generation {old['generation']} to {new['generation']}")
+        if pair[1] == "leased":
+            self._lease(change, old, new)
+        elif pair[0] == "leased":
+            self.ends[run, old["generation"]] = (new["status"], str(new["error"]))
+            self._ended_in[run] = change.txn
+        if pair == ("leased", "pending") and new["attempt"] != old["attempt"] - 1:
+            self._find("G13", f"{run} was handed back, and its attempt counts")
+        if pair == ("failed", "pending"):
+            self._crashes[run] = 0
+
+    def _lease(self, change: Change, old: dict[str, Any], new: dict[str, Any]) -> None:
+        run = change.run
+        if old["hold"] is not None:
+            self._find("G7", f"{run} was leased while it was held ({old['hold']})")
+        if old["status"] == "leased":
+            expiry: int = old["lease_expires_at"]
+            self._crashes[run] += 1
+            self.takeovers.append((run, old["generation"], expiry / 1e6))
+            if change.at * 1e6 + CLOCK_MICROSECONDS < expiry:
+                self._find("G3", f"{run}@{old['generation']} was taken away before its lease ran out")
+        if new["crashes"] != self._crashes[run]:
+            self._find("G13", f"{run} was leased after {self._crashes[run]} crashes, its row says {new['crashes']}")
+        if new["attempt"] != old["attempt"] + 1:
+            self._find("G13", f"{run} was leased as attempt {new['attempt']} after {old['attempt']}")
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _step(self, change: Change) -> None:
+        run, old, new = change.run, change.old, change.new
+        if new is None:
+            self._find("G12", f"step {(old or {}).get('name')} of {run} is gone")
+            return
+        name = f"step {new['name']} of {run}@{new['generation']}"
+        if old is not None and old["status"] == "completed":
+            self._find("G5", f"{name} was stored again")
+        row = self._rows.get(run)
+        generation = 0 if row is None else row["generation"]
+        is_held = row is not None and (row["status"] == "leased" or self._is_same(change))
+        if not is_held or generation != new["generation"]:
+            self._find("G4", f"{name} was stored when the run was {row and row['status']}@{generation}")
+        if new["status"] == "completed":
+            self.stored[run, new["name"]] = (new["generation"], new["output"])
+            self._crashes[run] = 0
+
+    def _is_same(self, change: Change) -> bool:
+        """Whether the run was ended in the same transaction, which may note that first."""
+        return change.txn is not None and self._ended_in.get(change.run) == change.txn
+
+
+# --- what the code did --------------------------------------------------------------------------------------
+
+
+def _check_code(record: Record, ledger: Ledger) -> list[str]:
+    found = [
+        f"G3: {run}@{generation} was executed by {len(pids)} processes"
+        for (run, generation), pids in generations_of(record.deeds).items()
+        if len(pids) > 1
+    ]
+    newest: dict[str, int] = {}
+    for deed in record.deeds:
+        if deed.kind == "start" and deed.generation < newest.get(deed.run, 0):
+            found.append(f"G3: {_place(deed)} began beside generation {newest[deed.run]}")
+        newest[deed.run] = max(newest.get(deed.run, 0), deed.generation)
+        found += _check_value(deed, ledger)
+    return found + _check_executions(record, ledger) + _check_cancels(record)
+
+
+def _check_executions(record: Record, ledger: Ledger) -> list[str]:
+    """A stored step was executed once by the generation that stored it, and never by a later one."""
+    found: list[str] = []
+    starts = Counter((deed.run, deed.step, deed.generation) for deed in record.deeds if deed.kind == "start")
+    for (run, step), (generation, _) in ledger.stored.items():
+        if starts[run, step, generation] != 1:
+            found.append(f"G5: {step} of {run}@{generation} was executed {starts[run, step, generation]} times")
+    for run, step, generation in list(starts):
+        stored = ledger.stored.get((run, step))
+        if stored is not None and generation > stored[0]:
+            found.append(f"G5: {step} of {run} was executed by generation {generation} after {stored[0]} had stored it")
+    return found
+
+
+def _check_value(deed: Deed, ledger: Ledger) -> list[str]:
+    if deed.kind not in {"done", "got"}:
+        return []
+    stored = ledger.stored.get((deed.run, deed.step))
+    if deed.kind == "got" and stored is None:
+        return [f"G5: {_place(deed)} returned, and was never stored"]
+    is_mine = stored is not None and (deed.kind == "got" or deed.generation == stored[0])
+    if stored is not None and is_mine and stored[1] != f'"{deed.value}"':
+        return [f"G11: {_place(deed)} made or returned {deed.value}, stored is {stored[1]}"]
+    return []
+
+
+def _check_cancels(record: Record) -> list[str]:
+    late = CANCEL_SECONDS + record.slack
+    return [
+        f"G10: {_place(deed)} began {deed.at - record.cancelled[deed.run]:.2f} s after the cancel"
+        for deed in record.deeds
+        if deed.kind == "start" and deed.run in record.cancelled and deed.at > record.cancelled[deed.run] + late
+    ]
+
+
+def _check_ends(record: Record, ledger: Ledger) -> list[str]:
+    found: list[str] = []
+    kinds: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for deed in record.deeds:
+        kinds[deed.run, deed.generation].add(deed.kind)
+    for (run, generation), (status, error) in ledger.ends.items():
+        did = kinds[run, generation]
+        if status == "failed" and "WorkerCrashed" in error:
+            found.append(f"G13: {run}@{generation} was failed as crashed")
+        elif status == "failed" and "raise" not in did:
+            found.append(f"G12: {run}@{generation} failed, and its code raised nothing: {error[:200]}")
+        if status == "completed" and "end" not in did:
+            found.append(f"G12: {run}@{generation} completed, and its code did not")
+        if status == "pending" and "end" in did:
+            found.append(f"G12: {run}@{generation} was handed back after its code had succeeded")
+    return found + _check_takeovers(record, ledger)
+
+
+def _check_takeovers(record: Record, ledger: Ledger) -> list[str]:
+    """A lease that ran out has a reason."""
+    if record.may_lose_leases:
+        return []
+    found: list[str] = []
+    pids = generations_of(record.deeds)
+    for run, generation, expiry in ledger.takeovers:
+        holders = pids.get((run, generation), set[int]())
+        if not any(
+            (fault.pid is None or not holders or fault.pid in holders)
+            and fault.at <= expiry
+            and expiry - 2 * record.lease <= fault.over
+            for fault in record.faults
+        ):
+            found.append(f"G6: {run}@{generation} was lost by a worker that was well")
+    return found
+
+
+def _place(deed: Deed) -> str:
+    return f"{deed.step} of {deed.run}@{deed.generation}"
+
+
+# --- events and callers -------------------------------------------------------------------------------------
+
+
+def _check_events(record: Record, ledger: Ledger) -> list[str]:
+    found: list[str] = []
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for run, number in record.stored_events:
+        numbers[run].append(number)
+    found += [f"G9: the events of {run} have a gap, or are out of order" for run, seqs in numbers.items() if gaps(seqs)]
+    types = {*TOLD.values(), "run:trigger"}
+    for run in record.runs:
+        told = Counter(
+            {type_: count for type_, count in record.events.get(run, Counter[str]()).items() if type_ in types}
+        )
+        if told != +ledger.told[run]:
+            found.append(f"G9: {run}: {dict(+ledger.told[run])} happened, {dict(told)} was told")
+    for run, ended in record.runs.items():
+        stored = record.events.get(run, Counter())["step:complete"]
+        if not ended.steps == stored == sum(1 for key in ledger.stored if key[0] == run):
+            found.append(f"G9: {run} has {ended.steps} steps and {stored} events of them")
+    if record.heard:
+        found += _check_heard(record)
+    return found
+
+
+def _check_heard(record: Record) -> list[str]:
+    heard, stored = Counter(record.heard), set(record.stored_events)
+    found = [f"G9: a subscriber heard {event} {count} times" for event, count in heard.items() if count > 1]
+    found += [f"G9: a subscriber missed {event}" for event in sorted(stored - set(heard))]
+    found += [f"G9: a subscriber heard {event}, which is not stored" for event in sorted(set(heard) - stored)]
+    last: dict[str, int] = {}
+    for run, number in record.heard:
+        if number <= last.get(run, 0):
+            found.append(f"G9: a subscriber heard event {number} of {run} after {last[run]}")
+        last[run] = number
+    return found
+
+
+def _check_callers(record: Record) -> list[str]:
+    found = [
+        f"G1: the trigger of {key!r} returned run {run}, and there is no such run"
+        for key, run in record.acknowledged.items()
+        if run not in record.runs
+    ]
+    doubled = [run for run, count in Counter(record.acknowledged.values()).items() if count > 1]
+    found += [f"G2: run {run} was the answer to two triggers of different keys" for run in doubled]
+    found += [
+        f"end: {run.id} of {run.job} is still {run.status}" for run in record.runs.values() if run.status not in ENDED
+    ]
+    return found
