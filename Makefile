@@ -1,6 +1,6 @@
 # What is needed is set up in .venv and .venv-demo; a second run finds it there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check format lock build clean
+.PHONY: help setup demo bench backlog soak test check format lock build clean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
             $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
@@ -12,6 +12,8 @@ PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-input
 help:
 	@echo "make demo    a CSV import that survives crashes     (DB=sqlite|postgres, CSV=path)"
 	@echo "make bench   measures against a floor and peers     (PEERS=1, ONLY=w2, DB=sqlite|postgres, ROUNDS=3, SIZE=small|full)"
+	@echo "make backlog measures claims in front of long backlogs (DB=sqlite|postgres, SIZE=small|full)"
+	@echo "make soak    a mixed load with faults: does anything grow? (MINUTES=15, DB=sqlite|postgres, EVERY=10, JSON=1, OUT=docs)"
 	@echo "make test    the tests                              (ARGS='-k lease')"
 	@echo "make check   format, lint, types, imports and sizes"
 	@echo "make format  rewrite the code in the project's format"
@@ -61,6 +63,13 @@ ifdef PEERS
 endif
 	@.venv-bench/bin/python -m bench $(if $(PEERS),--peers) $(if $(ONLY),--only "$(ONLY)") $(if $(DB),--db "$(DB)") \
 	    $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZE),--size $(SIZE)) $(if $(OUT),--out "$(OUT)")
+
+backlog: .venv-bench/.ready
+	@.venv-bench/bin/python -m bench.backlog $(if $(DB),--db "$(DB)") $(if $(SIZE),--size $(SIZE)) $(if $(OUT),--out "$(OUT)")
+
+soak: .venv-bench/.ready
+	@.venv-bench/bin/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DB),--db "$(DB)") \
+	    $(if $(EVERY),--every $(EVERY)) $(if $(JSON),--json) $(if $(OUT),--out "$(OUT)")
 
 test: .venv/.ready
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
