@@ -16,9 +16,8 @@ from bench.soak.settings import Soak, parse
 def main(arguments: Sequence[str]) -> int:
     """Soak one database here, several in processes of their own. Returns 0 when all is flat and nothing is wrong."""
     settings = parse(arguments)
-    if len(settings.databases) > 1:
-        return asyncio.run(_several(settings, arguments))
-    return asyncio.run(_one(settings, settings.databases[0]))
+    database, *others = settings.databases
+    return asyncio.run(_several(settings, arguments) if others else _one(settings, database))
 
 
 async def _several(settings: Soak, arguments: Sequence[str]) -> int:

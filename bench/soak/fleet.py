@@ -27,7 +27,7 @@ class Fleet:
         self._logs = logs
         self._processes: list[Process | None] = [None] * count
         self._condemned: set[int] = set()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self.claims: list[float] = []
         """Milliseconds of claims since they were last taken."""
         self.deaths: list[str] = []
@@ -38,7 +38,8 @@ class Fleet:
     @property
     def steady(self) -> int | None:
         """The process id of the steady worker; None when it is gone."""
-        return self.pids[0] if self._processes[0] is not None else None
+        first = self._processes[0]
+        return None if first is None else first.pid
 
     @property
     def pids(self) -> list[int]:
@@ -51,7 +52,7 @@ class Fleet:
             group.create_task(self._live(place))
 
     async def _live(self, place: int) -> None:
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             with (self._logs / f"worker-{place}.log").open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
@@ -72,9 +73,9 @@ class Fleet:
                 self._processes[place] = None
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
-            if process.pid not in self._condemned and not self._is_stopping:
+            if process.pid not in self._condemned and not self._stopping.is_set():
                 self.deaths.append(f"worker {place} ended by itself, exit code {code}")
-            await asyncio.sleep(0 if self._is_stopping else RESTART_SECONDS)
+            await asyncio.sleep(0 if self._stopping.is_set() else RESTART_SECONDS)
 
     async def _listen(self, process: Process) -> None:
         """Take what it says about its claims, until it ends."""
@@ -117,7 +118,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """End them in good order."""
-        self._is_stopping = True
+        self._stopping.set()
         running = [process for process in self._processes if process is not None]
         for process in running:
             process.terminate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from durably import Job, Step, SyncStep, job
 
@@ -99,4 +100,4 @@ async def parent(step: Step, input: int) -> str:
     return await step.trigger(quick, input)
 
 
-JOBS: tuple[Job[int, object] | Job[float, object], ...] = (quick, steps, long, keyed, flaky, threaded, parent)
+JOBS: tuple[Job[Any, Any], ...] = (quick, steps, long, keyed, flaky, threaded, parent)

@@ -125,8 +125,8 @@ def save(folder: Path, outcome: Outcome) -> None:
 
 def _load(file: Path) -> Outcome:
     data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    points: dict[str, list[list[float]]] = data["points"]
-    return Outcome(**data | {"points": {key: [(at, value) for at, value in line] for key, line in points.items()}})
+    points: dict[str, list[list[float]]] = data.pop("points")
+    return Outcome(**data, points={key: [(at, value) for at, value in line] for key, line in points.items()})
 
 
 def _plot(outcome: Outcome) -> str:
