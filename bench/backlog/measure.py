@@ -53,21 +53,22 @@ class Subject:
     async def turn(self) -> None:
         """Trigger, look, claim, end what was claimed; then let the busy key's slot go round."""
         new = [NewRun(id=_ENVIRONMENT.new_id(), job=SERVED[place], input_json="1") for place in range(RUNS)]
-        await self._timed("trigger", lambda: self.database.submit_all(runs.enqueue, new))
-        await self._timed("look", lambda: self.database.read(due.look(SERVED, max_crashes=3)))
-        got = await self._timed("claim", lambda: self._claim(SERVED, RUNS))
+        await self.timed("trigger", lambda: self.database.submit_all(runs.enqueue, new))
+        await self.timed("look", lambda: self.database.read(due.look(SERVED, max_crashes=3)))
+        got = await self.timed("claim", lambda: self._claim(SERVED, RUNS))
         if len(got) != RUNS:
             raise RuntimeError(f"{self.scenario.key}: {len(got)} runs claimed instead of {RUNS}")
-        await self._timed("end", lambda: self.database.submit_all(steps.write_fast, [_end(run) for run in got]))
+        await self.timed("end", lambda: self.database.submit_all(steps.write_fast, [_end(run) for run in got]))
         [holder] = await self._claim((KEYED,), 2)
-        await self._timed("hand over", lambda: self.database.submit(steps.write_keyed, _end(holder)))
+        await self.timed("hand over", lambda: self.database.submit(steps.write_keyed, _end(holder)))
 
     async def _claim(self, jobs: Sequence[str], limit: int) -> list[StoredRun]:
         token = _ENVIRONMENT.new_id()
         claim = leases.claim(jobs, limit=limit, owner="bench", token=token, lease=LEASE)
         return await self.database.run(claim, lane=Lane.CLAIM)
 
-    async def _timed(self, name: str, act: Callable[[], Awaitable[T]]) -> T:
+    async def timed(self, name: str, act: Callable[[], Awaitable[T]]) -> T:
+        """Do it, and note how long it took."""
         begin = time.perf_counter()
         result = await act()
         self.times.setdefault(name, []).append((time.perf_counter() - begin) * 1000)
@@ -77,17 +78,18 @@ class Subject:
 
     async def fill(self) -> None:
         """Make the backlog, in the database that others are connected to."""
-        await self._execute(*self.scenario.statements(self.dialect), *self._settled())
+        await self.execute(*self.scenario.statements(self.dialect), *self._settled())
 
     async def analyze(self) -> None:
         """Gather statistics, as the database does by itself sooner or later."""
-        await self._execute("ANALYZE", *self._settled())
+        await self.execute("ANALYZE", *self._settled())
 
     def _settled(self) -> tuple[str, ...]:
         """Nothing of what was filled is to be written while the clock runs."""
         return ("CHECKPOINT",) if self.dialect == "postgres" else ("PRAGMA wal_checkpoint(TRUNCATE)",)
 
-    async def _execute(self, *texts: str) -> None:
+    async def execute(self, *texts: str) -> None:
+        """Run SQL over a connection of its own."""
         if self.dialect == "sqlite":
             with sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None) as raw:
                 for text in texts:
@@ -131,7 +133,7 @@ async def prepare(subject: Subject) -> None:
     """Take turns in the empty database, so that every statement is planned there; then fill it."""
     if subject.dialect == "postgres":
         tables = [f"ALTER TABLE durably.{table} SET (autovacuum_enabled = off)" for table in TABLES]
-        await subject._execute(*tables)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        await subject.execute(*tables)
     keyed = NewRun(id=_ENVIRONMENT.new_id(), job=KEYED, input_json="1", concurrency_key="warm")
     await subject.database.submit(runs.enqueue, keyed)
     await subject.turn()
