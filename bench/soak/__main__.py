@@ -11,13 +11,14 @@ from bench.soak import report
 from bench.soak.probes import Values
 from bench.soak.run import soak
 from bench.soak.settings import Soak, parse
+from durably.cli.loops import Loop, run
 
 
 def main(arguments: Sequence[str]) -> int:
     """Soak one database here, several in processes of their own. Returns 0 when all is flat and nothing is wrong."""
     settings = parse(arguments)
     database, *others = settings.databases
-    return asyncio.run(_several(settings, arguments) if others else _one(settings, database))
+    return run(_several(settings, arguments) if others else _one(settings, database), Loop.AUTO)
 
 
 async def _several(settings: Soak, arguments: Sequence[str]) -> int:

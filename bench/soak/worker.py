@@ -1,4 +1,7 @@
-"""A worker process of the soak: `durably worker` with these settings, which also says what its claims took."""
+"""A worker process of the soak: `durably worker` with these settings, which also says what its claims took.
+
+It runs in uvloop where that is installed, as the command does.
+"""
 
 from __future__ import annotations
 
@@ -55,4 +58,4 @@ async def work(task: WorkerTask) -> None:
 
 if __name__ == "__main__":
     with patch.object(Claims, "take", _timed_take):
-        run(work(WorkerTask(**json.loads(sys.argv[1]))), Loop.ASYNCIO)
+        run(work(WorkerTask(**json.loads(sys.argv[1]))), Loop.AUTO)
