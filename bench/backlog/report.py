@@ -31,6 +31,10 @@ The connections made their plans while the databases were still empty, and Postg
 that was there before the burst. Then the databases were analyzed, and all was measured again. Commits do not wait
 for the disk here, for they would all wait equally long, and hide what grows.
 
+A claim looks at some candidates of each of its jobs, at most four times as many as it may take. So it costs a little
+more in front of any backlog than where nothing waits; in front of a million it reads what it reads in front of a
+thousand, but for the depth of the indexes, and finds less of it in the machine's caches.
+
 The plans themselves are tests, in front of the same backlogs
 ([PostgreSQL](../tests/conformance/test_store_backlogs_postgres.py),
 [SQLite](../tests/conformance/test_store_backlogs_sqlite.py)) and for every statement of durably

@@ -93,7 +93,7 @@ async def costs(url: str, kind: str, size: int) -> tuple[Costs, Costs]:
             connection = by_channel[channel]
             prepared = [await prepare(connection, part, f"look_{len(made)}_{at}") for at, part in enumerate(parts)]
             made.append((name, connection, [one for several in prepared for one in several]))
-        for text in Scenario(key=kind, title=kind, **{kind: size}).statements("postgres"):  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a field's name
+        for text in Scenario(key=kind, title=kind, **{kind: size}).statements("postgres"):  # pyright: ignore[reportArgumentType] - a field's name
             await store.sql(text)
         plain = {name: await cost(connection, statements) for name, connection, statements in made}
         await store.sql("ANALYZE")

@@ -45,7 +45,7 @@ class Counted(Subject):
 @asynccontextmanager
 async def counted(kind: str, size: int) -> AsyncIterator[tuple[Store, Counted]]:
     async with Store("sqlite-memory", "sqlite:///:memory:") as store:
-        scenario = Scenario(key=kind, title=kind, **{kind: size})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a field's name
+        scenario = Scenario(key=kind, title=kind, **{kind: size})  # pyright: ignore[reportArgumentType] - a field's name
         for text in scenario.statements("sqlite"):
             await store.sql(text)
         yield store, Counted(scenario, store.database, store.url, "sqlite")

@@ -11,6 +11,7 @@ import pytest
 
 from bench.backlog import __main__ as backlog_main
 from bench.backlog import report as backlog_report
+from bench.backlog.measure import OPERATIONS
 from bench.backlog.report import Measured
 from bench.backlog.scenarios import scenarios
 from bench.soak import report, settings
@@ -108,7 +109,7 @@ def test_a_soak_that_cannot_be_is_refused(arguments: list[str], named: str, caps
 
 def measured(*, claim: float) -> Measured:
     titles = {scenario.key: scenario.title for scenario in scenarios(small=True)}
-    times = {key: dict.fromkeys(backlog_report.OPERATIONS, 2.0) for key in titles}
+    times = {key: dict.fromkeys(OPERATIONS, 2.0) for key in titles}
     slow = times | {"pending-1m": times["pending-1m"] | {"claim": claim}}
     return Measured(
         database="sqlite",
