@@ -33,7 +33,7 @@ RUNS = 10
 LEASE = timedelta(minutes=5)
 WARM_UP = 10
 """Turns before the clock counts."""
-OPERATIONS = ("claim", "look", "trigger", "end", "hand over")
+OPERATIONS: tuple[str, ...] = ("claim", "look", "trigger", "end", "hand over")
 TABLES = ("runs", "steps", "logs", "events", "concurrency_keys")
 _ENVIRONMENT = SystemEnvironment()
 

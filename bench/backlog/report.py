@@ -25,7 +25,8 @@ What a claim costs must not grow with what waits or is finished (G14). Made by `
 with SQL and then takes turns in all of them, one after the other: trigger {RUNS} runs, look what there is to do, claim
 {RUNS} runs, store their ends, and end the run that holds the slot of a busy key, which hands it to the next. So a
 backlog stays as long as it is, and whatever slows the machine down slows all of them down. The numbers are medians,
-as ratios to the same operation where nothing else is in the tables.
+as ratios to the same operation where nothing else is in the tables: the machine had other work too, so trust the
+ratios, not the milliseconds.
 
 The connections made their plans while the databases were still empty, and PostgreSQL gathered no statistics: a worker
 that was there before the burst. Then the databases were analyzed, and all was measured again. Commits do not wait

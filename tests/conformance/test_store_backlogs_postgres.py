@@ -7,7 +7,7 @@ statistics at all, then with the plans that PostgreSQL makes once the full table
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +68,7 @@ def operations(kind: str, size: int) -> dict[str, tuple[Channel, list[Operation[
 
 
 @asynccontextmanager
-async def worker(url: str, channel: Channel) -> AsyncIterator[Any]:
+async def worker(url: str, channel: Channel) -> AsyncGenerator[Any]:
     """A connection as a channel has it."""
     connection = await asyncpg.connect(url)
     try:

@@ -6,7 +6,7 @@ The operations are run through the engine as they are; SQLite counts the instruc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ class Counted(Subject):
 
 
 @asynccontextmanager
-async def counted(kind: str, size: int) -> AsyncIterator[tuple[Store, Counted]]:
+async def counted(kind: str, size: int) -> AsyncGenerator[tuple[Store, Counted]]:
     async with Store("sqlite-memory", "sqlite:///:memory:") as store:
         scenario = Scenario(key=kind, title=kind, **{kind: size})  # pyright: ignore[reportArgumentType] - a field's name
         for text in scenario.statements("sqlite"):

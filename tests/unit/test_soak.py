@@ -84,8 +84,8 @@ def test_a_soak_survives_its_file_and_becomes_a_page(tmp_path: Path) -> None:
     page = (tmp_path / report.PAGE).read_text("utf-8")
     assert "1,234 workers killed. Nothing was wrong at the end." in page
     assert "| **growing** |" in page
-    [plain, kept] = [json.loads((tmp_path / "benchmarks" / "soak-sqlite.json").read_text("utf-8")), outcome.points]
-    assert plain["points"]["rate"] == [list(point) for point in kept["rate"]]
+    kept = json.loads((tmp_path / "benchmarks" / "soak-sqlite.json").read_text("utf-8"))
+    assert kept["points"]["rate"] == [list(point) for point in outcome.points["rate"]]
 
 
 def test_every_line_of_the_plots_is_a_line_that_is_known() -> None:
@@ -109,7 +109,7 @@ def test_a_soak_that_cannot_be_is_refused(arguments: list[str], named: str, caps
 
 def measured(*, claim: float) -> Measured:
     titles = {scenario.key: scenario.title for scenario in scenarios(small=True)}
-    times = {key: dict.fromkeys(OPERATIONS, 2.0) for key in titles}
+    times: dict[str, dict[str, float]] = {key: dict.fromkeys(OPERATIONS, 2.0) for key in titles}
     slow = times | {"pending-1m": times["pending-1m"] | {"claim": claim}}
     return Measured(
         database="sqlite",
