@@ -59,8 +59,9 @@ def draw_lines(file: Path, panels: Sequence[Panel], *, columns: int = 3, mark: f
         _bare(axis)
     for axis in flat[len(panels) :]:
         axis.set_visible(False)
-    for axis in flat[-columns:]:
+    for axis in flat[max(len(panels) - columns, 0) : len(panels)]:
         axis.set_xlabel("minutes", fontsize=8)
+        axis.tick_params(labelbottom=True)
     _save(pyplot, figure, file)
     return True
 

@@ -50,6 +50,13 @@ def test_what_is_allowed_is_a_share_or_a_least() -> None:
     assert judge(MEMORY, looks(100, slope=20)).allowed == pytest.approx(25, rel=0.1)
 
 
+def test_what_is_never_deleted_grows_and_an_uneven_load_does_not() -> None:
+    rows = next(series for series in SERIES if series.key == "rows_runs")
+    never_deleted = [(at, 600 * at) for at, _ in looks(0)]
+    assert judge(rows, never_deleted).verdict == "growing"
+    assert judge(rows, looks(600, slope=700, noise=50)).verdict == "flat"
+
+
 def test_a_line_that_falls_is_flat() -> None:
     points = looks(50, noise=1)
     assert judge(MEMORY, [(at, value + (10 if at < 6 else 0)) for at, value in points]).verdict == "flat"
