@@ -1,6 +1,6 @@
 # What is needed is set up in .venv and .venv-demo; a second run finds it there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench chaos simulate test check format lock build clean
+.PHONY: help setup demo bench backlog soak chaos simulate test check format lock build clean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
             $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
@@ -13,6 +13,8 @@ help:
 	@echo "make demo    a CSV import that survives crashes     (DB=sqlite|postgres, CSV=path)"
 	@echo "make bench   measures against a floor and peers     (PEERS=1, ONLY=w2, DB=sqlite|postgres, ROUNDS=3, SIZE=small|full)"
 	@echo "make chaos   real faults under load, then a checker (SCENARIO=name, DB=sqlite|postgres, SECONDS=20, KEEP=folder)"
+	@echo "make backlog measures claims in front of long backlogs (DB=sqlite|postgres, SIZE=small|full)"
+	@echo "make soak    a mixed load with faults: does anything grow? (MINUTES=15, DB=sqlite|postgres, EVERY=10, JSON=1, OUT=docs)"
 	@echo "make test    the tests                              (ARGS='-k lease')"
 	@echo "make simulate  workers, clients and faults in virtual time  (SEEDS=10000, SEED=123, FIRST=0, PLANTED=1)"
 	@echo "make check   format, lint, types, imports and sizes"
@@ -67,6 +69,13 @@ endif
 chaos: .venv/.ready
 	@$(BIN)/python -m chaos $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(DB),--db "$(DB)") \
 	    $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(KEEP),--keep "$(KEEP)")
+
+backlog: .venv-bench/.ready
+	@.venv-bench/bin/python -m bench.backlog $(if $(DB),--db "$(DB)") $(if $(SIZE),--size $(SIZE)) $(if $(OUT),--out "$(OUT)")
+
+soak: .venv-bench/.ready
+	@.venv-bench/bin/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DB),--db "$(DB)") \
+	    $(if $(EVERY),--every $(EVERY)) $(if $(JSON),--json) $(if $(OUT),--out "$(OUT)")
 
 test: .venv/.ready
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

@@ -42,7 +42,7 @@ def launch(system: System, task: Task) -> Answer | Failed:
         process = subprocess.Popen(
             [*_program(system), task.to_json(), report],
             cwd=ROOT if system.module.startswith("bench.") else ROOT / system.environment,
-            env=_environment(),
+            env=clean_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -65,7 +65,7 @@ def _program(system: System) -> list[str]:
     return ["node", system.module]
 
 
-def _environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Without what steers Python, PostgreSQL's clients and the systems themselves from outside."""
     prefixes = ("PG", "PYTHON", "DURABLY_", "DBOS_", "ABSURD_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}

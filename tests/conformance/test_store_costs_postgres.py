@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -21,13 +19,12 @@ from durably.model import Ending, EventType, Lease, RunStatus, RunWrite, StepRec
 from durably.store import leases, steps
 from durably.store.engine import Channel
 from durably.store.operation import Operation, Statement
-from durably.store.postgres import PostgresEngine, settings
-from durably.store.url import parse_url
+from durably.store.postgres import settings
 from tests.support.bulk import number_of, operations, run_id, statements
+from tests.support.plans import Node, bound, literal, nodes_of, plan_of, prepare
 from tests.support.store import (
     AT,
     LEASE,
-    SCHEMA,
     TABLES,
     Store,
     a_checkpoint,
@@ -57,16 +54,6 @@ CHANNELS = {
 }
 """Where an operation is sent, unless that is the keyed lane's connection. Each has settings of its own."""
 LOOKED_AT = [(name, channel) for name in NAMES for channel in CHANNELS.get(name, [Channel.KEYED])]
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node of a plan that reads a table or an index."""
-
-    kind: str
-    of: str
-    rows: int
-    """Rows it read, those that it dropped included."""
 
 
 @pytest.fixture(scope="module", params=["analyzed empty", "analyzed full"])
@@ -101,76 +88,47 @@ async def connection(filled_url: str) -> AsyncIterator[Any]:
 
 
 async def nodes(
-    connection: Any, url: str, name: str, mode: str | None, channel: Channel = Channel.KEYED
+    connection: Any, name: str, mode: str | None, channel: Channel = Channel.KEYED
 ) -> list[tuple[str, list[Node]]]:
     """What each statement of an operation reads; they are run one after the other, as in its transaction."""
     await connection.execute(settings(channel))
     if mode is not None and name not in KEEPS_CUSTOM:
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
-    plans = await explained(connection, url, operations(MANY, ENVIRONMENT.new_id())[name])
-    return [(statement, list(_nodes(plan))) for statement, plan in plans]
+    plans = await explained(connection, operations(MANY, ENVIRONMENT.new_id())[name])
+    return [(statement, list(nodes_of(plan))) for statement, plan in plans]
 
 
-async def explained(connection: Any, url: str, operation: Operation[Any]) -> list[tuple[str, dict[str, Any]]]:
+async def explained(connection: Any, operation: Operation[Any]) -> list[tuple[str, dict[str, Any]]]:
     """The plan of each statement of an operation as it was executed."""
-    engine = PostgresEngine(parse_url(url), ENVIRONMENT, SCHEMA)
     found: list[tuple[str, dict[str, Any]]] = []
     for statement in operation.plan():
-        found += [(statement.name, each) for each in await _explained(connection, engine, statement)]
+        found += [(statement.name, each) for each in await _explained(connection, statement)]
     return found
 
 
-async def _explained(connection: Any, engine: PostgresEngine, statement: Statement) -> list[dict[str, Any]]:
+async def _explained(connection: Any, statement: Statement) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for sql, arguments in engine._bind(statement):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
+    for sql, arguments in bound(statement):
         await connection.execute(f"PREPARE looked_at AS {sql}")
         given = f"({', '.join(map(literal, arguments))})" if arguments else ""
         for _ in range(6):  # five custom plans, then PostgreSQL compares
             await connection.execute(f"EXPLAIN EXECUTE looked_at {given}")
-        text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE looked_at {given}")
+        found.append(await plan_of(connection, f"EXECUTE looked_at {given}"))
         await connection.execute("DEALLOCATE looked_at")
-        found.append(json.loads(text)[0]["Plan"])
     return found
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[Node]:
-    of = plan.get("Relation Name") or plan.get("Index Name")
-    if of and "Scan" in plan["Node Type"]:
-        dropped = sum(count for key, count in plan.items() if key.startswith("Rows Removed"))
-        yield Node(plan["Node Type"], of, round((plan["Actual Rows"] + dropped) * plan["Actual Loops"]))
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)
-
-
-def literal(value: object) -> str:
-    """The value as SQL; its type is that of the parameter."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, list | tuple):
-        return literal("{" + ",".join(map(_element, cast("Sequence[object]", value))) + "}")
-    if isinstance(value, datetime):
-        return literal(value.isoformat())
-    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
-
-
-def _element(value: object) -> str:
-    text = value.isoformat() if isinstance(value, datetime) else str(value)
-    return "NULL" if value is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 @pytest.mark.parametrize(("name", "channel"), LOOKED_AT)
-async def test_every_statement_uses_its_index(
-    connection: Any, filled_url: str, name: str, channel: Channel, mode: str
-) -> None:
-    for statement, found in await nodes(connection, filled_url, name, mode, channel):
+async def test_every_statement_uses_its_index(connection: Any, name: str, channel: Channel, mode: str) -> None:
+    for statement, found in await nodes(connection, name, mode, channel):
         assert [node for node in found if node.kind == "Seq Scan" and node.of != "concurrency_keys"] == [], statement
         assert [node for node in found if node.rows > MOST_ROWS] == [], statement
 
 
 async def test_a_plan_that_reads_everything_would_be_noticed(connection: Any) -> None:
     text = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM durably.runs WHERE output = 'x'")
-    [node] = _nodes(json.loads(text)[0]["Plan"])
+    [node] = nodes_of(json.loads(text)[0]["Plan"])
     assert node.kind == "Seq Scan"
     assert node.rows > MOST_ROWS
 
@@ -205,27 +163,26 @@ def _parts(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def test_a_batch_looks_up_its_runs_in_order_and_joins_nothing_row_by_row(
-    connection: Any, filled_url: str
+    connection: Any,
 ) -> None:
     await connection.execute(settings(Channel.FAST))
-    [(_, plan)] = await explained(connection, filled_url, a_batch())
+    [(_, plan)] = await explained(connection, a_batch())
     parts = [part for part in _parts(plan) if part["Actual Loops"] > 0]
     assert {part["Actual Loops"] for part in parts} == {1}
     indexes = {(part["Node Type"], part["Index Name"]) for part in parts if "Index Name" in part}
     assert indexes == {("Index Scan", "runs_pkey")}  # not a bitmap, which would lock them in another order
 
 
-async def test_a_claim_looks_through_what_waits_once_and_then_goes_by_id(connection: Any, filled_url: str) -> None:
+async def test_a_claim_looks_through_what_waits_once_and_then_goes_by_id(connection: Any) -> None:
     await connection.execute(settings(Channel.CLAIM))
-    [(_, plan)] = await explained(connection, filled_url, operations(MANY, ENVIRONMENT.new_id())["claim"])
+    [(_, plan)] = await explained(connection, operations(MANY, ENVIRONMENT.new_id())["claim"])
     indexes = [part["Index Name"] for part in _parts(plan) if "Index Name" in part]
     assert sorted(indexes) == ["runs_claimable", "runs_pkey", "runs_pkey"]
 
 
-async def test_what_is_sent_all_the_time_is_planned_once(connection: Any, filled_url: str) -> None:
-    engine = PostgresEngine(parse_url(filled_url), ENVIRONMENT, SCHEMA)
+async def test_what_is_sent_all_the_time_is_planned_once(connection: Any) -> None:
     await connection.execute(settings(Channel.FAST))
-    [(sql, arguments)] = engine._bind(a_batch().plan()[0])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
+    [(sql, arguments)] = bound(a_batch().plan()[0])
     await connection.execute(f"PREPARE sent AS {sql}")
     for _ in range(3):
         await connection.execute(f"EXECUTE sent ({', '.join(map(literal, arguments))})")
@@ -291,7 +248,9 @@ async def test_plans_that_were_made_while_the_tables_were_empty_still_use_their_
             worker = await store.connect()
             await worker.execute(f"{settings(channel)}; SET plan_cache_mode = force_generic_plan")
             for name in [name for name, at in LOOKED_AT if at is channel]:
-                looks += [(f"{name}: {title}", worker, text) for title, text in await _prepared(worker, name)]
+                operation = operations(MANY, ENVIRONMENT.new_id())[name]
+                made = await prepare(worker, operation, f"look_{NAMES.index(name)}")
+                looks += [(f"{name}: {one.name}", worker, one.execute) for one in made]
         for table in TABLES:
             await filler.execute(fill(f"ALTER TABLE {{{table}}} SET (autovacuum_enabled = off)", postgres=True))
         for text in statements(MANY, postgres=True):
@@ -299,25 +258,6 @@ async def test_plans_that_were_made_while_the_tables_were_empty_still_use_their_
         dear: list[tuple[str, Node]] = []
         for name, worker, text in looks:
             await worker.execute("BEGIN")
-            dear += [(name, node) for node in await _dear(worker, text)]
+            dear += [(name, node) for node in nodes_of(await plan_of(worker, text)) if node.rows > MOST_ROWS]
             await worker.execute("ROLLBACK")
         assert dear == []
-
-
-async def _prepared(worker: Any, name: str) -> list[tuple[str, str]]:
-    """Prepare an operation's statements and have them planned. Returns how to execute them, by their names."""
-    engine = PostgresEngine(parse_url("postgresql://absent/x"), ENVIRONMENT, SCHEMA)
-    made: list[tuple[str, str]] = []
-    for statement in operations(MANY, ENVIRONMENT.new_id())[name].plan():
-        for sql, arguments in engine._bind(statement):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the engine's own binding
-            given = f"({', '.join(map(literal, arguments))})" if arguments else ""
-            title = f"look_{NAMES.index(name)}_{len(made)}"
-            await worker.execute(f"PREPARE {title} AS {sql}")
-            await worker.execute(f"EXPLAIN EXECUTE {title} {given}")
-            made.append((statement.name, f"EXECUTE {title} {given}"))
-    return made
-
-
-async def _dear(connection: Any, execute: str) -> list[Node]:
-    text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}")
-    return [node for node in _nodes(json.loads(text)[0]["Plan"]) if node.rows > MOST_ROWS]

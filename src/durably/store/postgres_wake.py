@@ -15,7 +15,7 @@ from contextlib import suppress
 import asyncpg
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable, DurablyError
+from durably.errors import DatabaseUnavailable
 from durably.store.operation import Wake
 from durably.store.postgres_connect import connect
 from durably.store.url import DatabaseUrl
@@ -82,19 +82,27 @@ class PostgresWaker:
             try:
                 connection = await self._connect()
                 try:
+                    is_lost = asyncio.Event()
+                    connection.add_termination_listener(lambda _connection, is_lost=is_lost: is_lost.set())
                     await connection.add_listener(self._channel, self._receiver(callback))
                     await self._probe(connection)
                     callback(_ALL)
                     wait = _FIRST_RETRY
-                    while True:
-                        await asyncio.sleep(_CHECK_EVERY)
-                        await connection.execute("SELECT 1")
+                    await self._watch(connection, is_lost)
                 finally:
                     connection.terminate()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, DurablyError) as error:
+            except Exception as error:  # noqa: BLE001 - the border of a background loop; asyncpg has errors without a root
                 _log.debug("listening for wake-ups failed, polling meanwhile: %s", type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LAST_RETRY)
+
+    async def _watch(self, connection: asyncpg.Connection[asyncpg.Record], is_lost: asyncio.Event) -> None:
+        """Return when the connection is lost; ask now and then, for one that a network lost says nothing."""
+        while not is_lost.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(is_lost.wait(), _CHECK_EVERY)
+            if not is_lost.is_set():
+                await connection.execute("SELECT 1")
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         self._idle.clear()
