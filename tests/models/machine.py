@@ -217,12 +217,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.asked.append(items)
         self.play(Move(operation, lambda: self.model.enqueue(items), told if is_again else same), way)
 
-    @rule(place=number)
-    def trigger_again(self, place: int) -> None:
-        """A trigger that was in doubt comes again, whatever became of its runs meanwhile."""
-        self.settle()
-        self.enqueue_these(self.asked[-1 - place % len(self.asked)], "alone", is_again=True)
-
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
         source = self.pick(place)

@@ -34,6 +34,12 @@ parts = st.tuples(
 class WholeMachine(StoreMachine):
     """All operations of the store."""
 
+    @rule(place=number)
+    def trigger_again(self, place: int) -> None:
+        """A trigger that was in doubt comes again, whatever became of its runs meanwhile."""
+        self.settle()
+        self.enqueue_these(self.asked[-1 - place % len(self.asked)], "alone", is_again=True)
+
     # --- users' transactions ------------------------------------------------------------------------------
 
     @rule(some=st.lists(parts, min_size=1, max_size=3), end=st.sampled_from(["commit", "commit", "rollback"]))
