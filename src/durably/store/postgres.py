@@ -241,8 +241,11 @@ class _Link:
 
 
 async def is_pooled(connection: Connection) -> bool:
-    """Whether a pooler sits between: it hands out process ids of its own."""
-    pid = await connection.fetch("SELECT pg_backend_pid() AS pid")
+    """Whether a pooler sits between: it hands out process ids of its own, and statements that others prepared."""
+    try:
+        pid = await connection.fetch("SELECT pg_backend_pid() AS pid")
+    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError):
+        return True
     return bool(pid[0]["pid"] != connection.get_server_pid())
 
 

@@ -99,7 +99,7 @@ class PostgresWaker:
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         self._idle.clear()
         try:
-            return await connect(self._url, listening=True)
+            return await connect(self._url, listening=True, statement_cache_size=0)
         finally:
             self._idle.set()
 
