@@ -332,6 +332,13 @@ async def test_a_port_that_is_taken_is_named(start: Start) -> None:
 # --- reload -----------------------------------------------------------------------------------------
 
 
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file at once: one change, whoever looks meanwhile."""
+    written = path.with_suffix(".txt")
+    written.write_text(text)
+    written.replace(path)
+
+
 async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
     start: Start, durably: Durably, tmp_path: Path
 ) -> None:
@@ -340,7 +347,7 @@ async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
     assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "one"
     waiting = await durably.trigger("wait")
     await eventually((tmp_path / "started").exists, seconds=PATIENCE)
-    (tmp_path / "app.py").write_text(APP.replace('"one"', '"two"'))
+    rewrite(tmp_path / "app.py", APP.replace('"one"', '"two"'))
     await program.says("app.py changed: starting anew")
     assert len(set(await program.children(2))) == 2
     assert not is_alive(first)
@@ -349,10 +356,10 @@ async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
     ended = await durably.wait(waiting, timeout=PATIENCE)
     assert (ended.output, ended.crashes, ended.attempt) == ("done", 0, 1)
 
-    (tmp_path / "app.py").write_text("this is no Python")  # a mistake is waited out until it is repaired,
+    rewrite(tmp_path / "app.py", "this is no Python")  # a mistake is waited out until it is repaired,
     await program.says("waiting for a change")
     assert program.said("SyntaxError")
-    (tmp_path / "app.py").write_text(APP.replace('"one"', '"three"'))
+    rewrite(tmp_path / "app.py", APP.replace('"one"', '"three"'))
     await program.children(3)
     assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "three"
 

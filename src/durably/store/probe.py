@@ -34,7 +34,7 @@ async def probe(url: DatabaseUrl, environment: Environment) -> Connections:
             pooled = await is_pooled(connection)
         finally:
             connection.terminate()
-        listener = await connect(url, listening=True)
+        listener = await connect(url, listening=True, statement_cache_size=0)
         try:
             hears = await _hears(listener, f"durably_probe_{environment.new_id()}")
         finally:
