@@ -370,6 +370,6 @@ async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
     await program.says("late.py changed: starting anew")
     await program.children(4)
     said = [line.partition(" changed")[0].split()[-1] for line in program.said("changed: starting anew")]
-    assert said == ["app.py", "app.py", "late.py"]
+    assert said == ["app.py", "app.py", "app.py", "late.py"]
     program.process.terminate()
     assert await program.ended() == 0
