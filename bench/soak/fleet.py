@@ -9,12 +9,14 @@ import random
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 from pathlib import Path
 
 from bench.launch import clean_environment
 from bench.settings import ROOT
 from bench.soak.settings import WorkerTask
 
+START_SECONDS = 60.0
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30.0
 
@@ -28,6 +30,7 @@ class Fleet:
         self._processes: list[Process | None] = [None] * count
         self._condemned: set[int] = set()
         self._stopping = asyncio.Event()
+        self._working = asyncio.Event()
         self.claims: list[float] = []
         """Milliseconds of claims since they were last taken."""
         self.deaths: list[str] = []
@@ -50,6 +53,11 @@ class Fleet:
         """Start them; each lives in a task of the group until `stop`."""
         for place in range(len(self._processes)):
             group.create_task(self._live(place))
+
+    async def begun(self) -> None:
+        """Return when the first of them works, or when none does within a minute."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._working.wait(), START_SECONDS)
 
     async def _live(self, place: int) -> None:
         while not self._stopping.is_set():
@@ -81,6 +89,7 @@ class Fleet:
         """Take what it says about its claims, until it ends."""
         if process.stdout is not None:
             async for line in process.stdout:
+                self._working.set()
                 if line.endswith(b"\n"):  # else it was killed in the middle of it
                     self.claims += json.loads(line)
 

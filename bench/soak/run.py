@@ -124,6 +124,7 @@ class _Running:
         async with Durably(self._place.url) as durably, asyncio.TaskGroup() as group:
             load = Load(durably, rate=settings.rate, seed=settings.seed)
             fleet.start(group)
+            await fleet.begun()
             async with _background(load.follow()):
                 async with _background(self._look(load)), _background(self._hurt()):
                     await load.run(settings.minutes * 60)
