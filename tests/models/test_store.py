@@ -47,7 +47,9 @@ MachineT = TypeVar("MachineT", bound=StoreMachine)
 
 
 def machine(bench: Bench, kind: type[MachineT]) -> type[MachineT]:
-    return type("Machine", (kind,), {"bench": bench, "exercised": set[object]()})
+    made: Any = type("Machine", (kind,), {"bench": bench, "exercised": set[object]()})
+    played: type[MachineT] = made
+    return played
 
 
 @pytest.mark.timeout(0 if IS_LONG else 900)
