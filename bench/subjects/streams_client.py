@@ -57,7 +57,7 @@ class Subscriber(asyncio.Protocol):
             if b'"type":"run:complete"' in line and not self.is_over.done():
                 self.is_over.set_result(None)
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # as asyncio calls it
         """See asyncio."""
         for future in (self.is_open, self.is_over):
             if not future.done():

@@ -24,7 +24,7 @@ COMMIT_SECONDS = 0.001
 
 def frame(number: int, kind: str, step: int) -> bytes:
     """A frame as durably sends it, of about its size."""
-    event = {
+    event: dict[str, object] = {
         "type": kind,
         "runId": "01a20000-0000-7000-8000-000000000000",
         "jobName": "streamed",

@@ -71,11 +71,15 @@ async def test_what_waits_for_a_client_that_never_reads_is_freed(durably: Durabl
         assert not tasks("durably-stream")
 
 
+def nothing(_transport: object) -> None:
+    """Leave the socket as it is."""
+
+
 async def test_a_client_that_reads_nothing_is_given_up_though_its_buffer_has_room(
     durably: Durably, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("durably.http.line.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("durably.http.line._watch", lambda _transport: None)  # the system would do it too
+    monkeypatch.setattr("durably.http.line._watch", nothing)  # the system would do it too
     monkeypatch.setattr(hub, "MAX_BYTES", ENOUGH * 2 * len(LONG))
     async with site(durably, jobs=JOBS, sse_throttle=0) as served:
         run_id = await served.trigger("echo", 0, concurrencyKey="k")
