@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -58,6 +59,20 @@ async def test_every_connection_is_made_by_the_users_function(
         await eventually(lambda: len(service.calls) >= 5)  # three lanes, the keeper, the listener
         assert int(count) <= len(service.calls)
     assert set(service.calls) == {postgres_url}
+
+
+@pytest.mark.parametrize(("lease", "seconds"), [(None, 10), (60, 10), (3, 3), (0.3, 1)])
+async def test_a_connection_is_given_up_within_a_lease(postgres_url: str, lease: float | None, seconds: float) -> None:
+    found: list[float] = []
+
+    async def connect(dsn: str, **options: Any) -> Any:
+        found.append(options["timeout"])
+        return await asyncpg.connect(dsn, **options)
+
+    span = None if lease is None else timedelta(seconds=lease)
+    async with Durably(postgres_url, connect=connect, lease=span):
+        pass
+    assert set(found) == {seconds}
 
 
 async def test_new_credentials_are_used_as_soon_as_a_connection_is_lost(

@@ -72,10 +72,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
         environment = environment or SystemEnvironment()
-        source = DatabaseSource(
-            partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url, connect=connect),
-            schema,
-        )
+        make = partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url)
+        source = DatabaseSource(partial(make, connect=connect, lease=lease), schema)
         database = source.make(migrate)
         settings = Settings(
             lease=database.default_lease if lease is None else lease,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -20,6 +21,7 @@ from durably.store.sqlite import SqliteEngine
 from durably.store.url import Connect, DatabaseUrl, parse_url
 
 _FIRST_WAIT, _LAST_WAIT = 0.05, 2.0
+_SHORTEST_CONNECT = 1.0
 _LEASES = {"sqlite": timedelta(seconds=5), "postgres": timedelta(seconds=30)}
 
 
@@ -31,9 +33,16 @@ def open_database(
     schema: str = "durably",
     listen_url: str | None = None,
     connect: Connect | None = None,
+    lease: timedelta | None = None,
 ) -> Database:
-    """The database that a URL means, not connected yet. Raises ValidationError when the URL or a name is bad."""
+    """The database that a URL means, not connected yet. Raises ValidationError when the URL or a name is bad.
+
+    A connection is given up after a `lease`, at most 10 seconds: who waits longer is late for what others left behind.
+    """
     parsed = parse_url(url, listen_url=listen_url, connect=connect)
+    if isinstance(lease, timedelta):
+        seconds = min(max(lease.total_seconds(), _SHORTEST_CONNECT), parsed.connect_seconds)
+        parsed = replace(parsed, connect_seconds=seconds)
     database = Database(
         _engine(parsed, environment, schema), environment, migrate, parsed.shown, _LEASES[parsed.dialect]
     )

@@ -13,7 +13,6 @@ from durably.store.url import DatabaseUrl
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
-_CONNECT_WITHIN = 10.0
 _ANSWER_WITHIN = 60.0
 _LISTENER_ANSWERS_WITHIN = 10.0
 _ITS_OWN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, UsageError)
@@ -30,11 +29,11 @@ async def connect(url: DatabaseUrl, *, listening: bool = False, statement_cache_
     timeout = _LISTENER_ANSWERS_WITHIN if listening else _ANSWER_WITHIN
     if url.connect is None:
         return await asyncpg.connect(
-            dsn, timeout=_CONNECT_WITHIN, command_timeout=timeout, statement_cache_size=statement_cache_size
+            dsn, timeout=url.connect_seconds, command_timeout=timeout, statement_cache_size=statement_cache_size
         )
     try:
         made = url.connect(
-            dsn, timeout=_CONNECT_WITHIN, command_timeout=timeout, statement_cache_size=statement_cache_size
+            dsn, timeout=url.connect_seconds, command_timeout=timeout, statement_cache_size=statement_cache_size
         )
         return _checked(await made if isawaitable(made) else made)
     except _ITS_OWN:

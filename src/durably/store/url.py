@@ -41,6 +41,9 @@ class DatabaseUrl:
     """Postgres: a direct connection for LISTEN, where `location` is a pooler."""
     connect: Connect | None = field(default=None, repr=False)
     """Postgres: what makes connections in place of `asyncpg.connect`."""
+    connect_seconds: float = 10.0
+    """Postgres: how long making a connection may take. One that was begun while the network swallowed everything never
+    ends by itself, and until it is given up its process does nothing."""
 
 
 def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | None = None) -> DatabaseUrl:
