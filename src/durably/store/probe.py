@@ -14,7 +14,7 @@ from durably.store.url import DatabaseUrl
 if TYPE_CHECKING:
     import asyncpg
 
-    Listener: TypeAlias = asyncpg.Connection[asyncpg.Record]
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 HEARD_WITHIN = 2.0
 
@@ -29,29 +29,31 @@ async def probe(url: DatabaseUrl, environment: Environment) -> Connections:
     from durably.store.postgres_connect import connect  # noqa: PLC0415  # needs asyncpg
 
     try:
-        connection = await connect(url, statement_cache_size=0)
+        sender = await connect(url, statement_cache_size=0)
         try:
-            pooled = await is_pooled(connection)
+            pooled = await is_pooled(sender)
+            listener = await connect(url, listening=True, statement_cache_size=0)
+            try:
+                hears = await _hears(listener, sender, f"durably_probe_{environment.new_id()}")
+            finally:
+                listener.terminate()
         finally:
-            connection.terminate()
-        listener = await connect(url, listening=True, statement_cache_size=0)
-        try:
-            hears = await _hears(listener, f"durably_probe_{environment.new_id()}")
-        finally:
-            listener.terminate()
+            sender.terminate()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(type(error).__name__) from error
     return Connections(is_pooled=pooled, hears=hears)
 
 
-async def _hears(listener: Listener, channel: str) -> bool:
+async def _hears(listener: Connection, sender: Connection, channel: str) -> bool:
+    """Whether one hears the other: behind a pooler a connection hears itself, for it then has the one that listens."""
     heard = asyncio.Event()
 
     def hear(*_: object) -> None:
         heard.set()
 
     await listener.add_listener(channel, hear)
-    await listener.execute("SELECT pg_notify($1, $2)", channel, "probe")
+    async with sender.transaction():  # behind a pooler what is prepared outside of one is somewhere else
+        await sender.execute("SELECT pg_notify($1, $2)", channel, "probe")
     try:
         await asyncio.wait_for(heard.wait(), HEARD_WITHIN)
     except TimeoutError:
