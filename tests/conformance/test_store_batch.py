@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import asyncpg
 import pytest
 
 from durably.errors import DatabaseUnavailable, UsageError
@@ -17,6 +16,8 @@ from durably.store import actions, keys, leases, runs, steps
 from durably.store.engine import Channel, Engine
 from durably.store.migrate import Mode
 from durably.store.operation import Lane, Operation, Rows, Statement, Wake, Write
+from durably.store.postgres_connect import connect
+from durably.store.url import DatabaseUrl
 from tests.support.store import LEASE, Store, a_checkpoint, an_end, inner_engine, private
 
 
@@ -276,8 +277,8 @@ async def test_a_connection_that_is_made_during_a_close_is_closed(
     made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     go_on = asyncio.Event()
 
-    async def slowly(dsn: str, **options: Any) -> Any:
-        made.set_result(await asyncpg.connect(dsn, **options))
+    async def slowly(url: DatabaseUrl, **options: Any) -> Any:
+        made.set_result(await connect(url, **options))
         await go_on.wait()
         return made.result()
 

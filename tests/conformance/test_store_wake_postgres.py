@@ -17,7 +17,7 @@ from durably.store.url import parse_url
 from tests.support.store import Store
 
 LISTENERS = (
-    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%notify%'"
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'COMMIT%'"
 )
 
 
@@ -61,7 +61,7 @@ async def test_a_connection_that_the_server_ended_is_made_again_at_once(
 ) -> None:
     await heard.get()
     async with Store("postgres", postgres_url) as store:
-        assert await store.value(f"SELECT count(pg_terminate_backend(pid)) {LISTENERS}") == 1
+        assert await store.value(f"SELECT count(pg_terminate_backend(pid)) {LISTENERS}") >= 1
         assert await heard.get() == Wake.WORK | Wake.EVENTS | Wake.CANCEL
         await store.trigger()
         assert await heard.get() & Wake.WORK

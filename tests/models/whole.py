@@ -90,12 +90,16 @@ class WholeMachine(StoreMachine):
         """Counts, places in the list, one run at one moment, and who works."""
         model, run = self.model, self.pick(place, gone=True)
         run_id = self.new_token() if run is None else run.id
-        skipped, counted, seen, activity = self.all_of(
+        job, key = ("job", "key") if run is None else (run.job, run.idempotency_key or "key")
+        skipped, counted, seen, activity, keyed = self.all_of(
             self.make(overview.skip_runs, which, offset=offset),
             self.make(overview.count_runs, which, within=within),
             self.make(overview.snapshot, run_id),
             self.make(overview.activity),
+            self.make(overview.run_by_key, job, key),
         )
+        has_it = (one for one in model.runs.values() if (one.job, one.idempotency_key) == (job, key))
+        assert keyed == next((_stored(model, one.id) for one in has_it), None)
         assert skipped == watching.skip_runs(model, which, offset=offset)
         assert counted == watching.count_runs(model, which, within=within)
         assert seen == watching.snapshot(model, run_id)
@@ -136,7 +140,7 @@ class WholeMachine(StoreMachine):
             self.make(care.read_server),
         )
         [applied] = self.bench.inside([self.make(inside.version)], is_committed=True)
-        assert applied.version == schema[-1].version
+        assert applied.applied.version == schema[-1].version
         assert tables
         assert bool(indexes) == self.bench.is_postgres
         assert server.is_vacuuming
