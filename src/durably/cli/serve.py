@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from durably import DatabaseUnavailable, Durably, DurablyError, Job, UsageError, ValidationError, Worker
+from durably import Durably, DurablyError, Job, UsageError, ValidationError, Worker
 from durably.cli.loops import Loop, run
+from durably.cli.signals import signals
 from durably.cli.targets import find_attribute, find_durably, find_jobs, make_current_directory_importable
+from durably.cli.worker import start
 
 if TYPE_CHECKING:
     from durably.http.app import DurablyApp
 
 GRACE_SECONDS = 10.0
-RETRY_SECONDS = 2.0
 SILENT_MS = 30_000
 """How long a client may leave what was sent to it unread."""
 
@@ -95,7 +94,7 @@ async def _run(app: DurablyApp, durably: Durably, worker: Worker | None, place: 
     """Serve and work until a signal comes; then end the streams, let answers and runs end, and disconnect."""
     stop, interrupt = asyncio.Event(), asyncio.Event()
     listening = _listen(place)
-    with _signals(stop, interrupt):
+    with signals(stop, interrupt):
         serving = asyncio.create_task(_serve(app, listening, place, stop, interrupt), name="durably-server")
         working = asyncio.create_task(_work(worker, stop, interrupt), name="durably-serve-worker")
         try:
@@ -138,7 +137,7 @@ async def _work(worker: Worker | None, stop: asyncio.Event, interrupt: asyncio.E
     if worker is None:
         return
     stopping = asyncio.create_task(stop.wait(), name="durably-stop")
-    starting = asyncio.create_task(_start(worker), name="durably-start")
+    starting = asyncio.create_task(start(worker), name="durably-start")
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
@@ -161,18 +160,6 @@ async def _work(worker: Worker | None, stop: asyncio.Event, interrupt: asyncio.E
     halting.result()
 
 
-async def _start(worker: Worker) -> None:
-    """Start, as soon as there is a database."""
-    while True:
-        try:
-            await worker.start()
-        except DatabaseUnavailable as error:
-            _logger.warning("%s: trying again", error)
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return
-
-
 def _listen(place: Place) -> socket.socket:
     """Bind the port. A client that reads nothing for long is given up by the system, with what was sent to it."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
@@ -183,29 +170,3 @@ def _listen(place: Place) -> socket.socket:
     if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
         listening.setsockopt(socket.IPPROTO_TCP, option, SILENT_MS)
     return listening
-
-
-@contextmanager
-def _signals(stop: asyncio.Event, interrupt: asyncio.Event) -> Generator[None]:
-    """Set `stop` at the first SIGTERM or SIGINT, `interrupt` at the second."""
-    loop = asyncio.get_running_loop()
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    former = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def receive() -> None:
-        if stop.is_set():
-            interrupt.set()
-        else:
-            _logger.info("stopping: answers and runs may end; another signal interrupts them")
-            stop.set()
-
-    for kind in kinds:
-        try:
-            loop.add_signal_handler(kind, receive)
-        except NotImplementedError:  # Windows
-            signal.signal(kind, lambda _number, _frame: loop.call_soon_threadsafe(receive))
-    try:
-        yield
-    finally:
-        for kind, handler in former.items():
-            signal.signal(kind, handler or signal.SIG_DFL)

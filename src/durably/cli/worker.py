@@ -54,14 +54,14 @@ async def run_worker(durably: Durably, jobs: Sequence[Job[Any, Any] | str], opti
             say(f"health: http://127.0.0.1:{port}")
         if options.health_port is not None or options.pulse_fd is not None:
             await stack.enter_async_context(pulse.beating(options.pulse_fd, stop.set))
-        if await _unless(stop, _start(worker)):
+        if await _unless(stop, start(worker)):
             print(f"worker ready: {', '.join(worker.jobs)} (process {os.getpid()})", file=sys.stderr, flush=True)
             await _unless(stop, worker.ended())
         pulse.is_stopping = True
         await _unless(interrupt, worker.stop())
 
 
-async def _start(worker: Worker) -> None:
+async def start(worker: Worker) -> None:
     """Start, as soon as there is a database."""
     while True:
         try:
