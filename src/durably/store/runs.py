@@ -38,8 +38,14 @@ class _Items(Mapping[str, Param]):
 
     def __init__(self, items: Sequence[NewRun]) -> None:
         self._items = items
+        self._made: dict[str, Param] = {}
 
     def __getitem__(self, name: str) -> Param:
+        if name not in self._made:  # Postgres asks twice: whether there are rows, and for them
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def _make(self, name: str) -> Param:
         match name:
             case "items":
                 return Batch(_ITEM, tuple(map(_row, range(len(self._items)), self._items)))
