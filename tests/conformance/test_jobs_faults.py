@@ -10,10 +10,10 @@ import pytest
 
 from durably import DatabaseUnavailable, Disposition, EventType, RunStatus, Step, job
 from durably.store.engine import Engine
-from durably.store.operation import Batch, Statement
+from durably.store.operation import Statement
 from tests.support.app import App, MakeApp, within
 from tests.support.bench import Gate, eventually
-from tests.support.faults import FaultyEngine
+from tests.support.faults import FaultyEngine, has_ends
 
 calls: list[str] = []
 
@@ -73,8 +73,7 @@ def never(_number: int, _statements: Sequence[Statement]) -> bool:
 
 
 def is_meant(statement: Statement, name: str, *, ending: bool) -> bool:
-    endings = statement.params.get("endings")
-    return statement.name == name and (not ending or (isinstance(endings, Batch) and bool(endings.rows)))
+    return statement.name == name and (not ending or has_ends(statement))
 
 
 @pytest.fixture

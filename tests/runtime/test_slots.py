@@ -12,9 +12,9 @@ from durably.jobs import job
 from durably.model import RunStatus
 from durably.runtime.context import Step, SyncStep
 from durably.store.engine import Channel, Engine
-from durably.store.operation import Batch, Rows, Statement
+from durably.store.operation import Rows, Statement
 from tests.support.bench import Bench, Gate, eventually
-from tests.support.faults import FaultyEngine
+from tests.support.faults import FaultyEngine, has_ends
 from tests.support.store import Store
 
 HOUR = timedelta(hours=1)
@@ -43,12 +43,6 @@ class Watched:
         is_lost = self.are_ends_lost and any(map(has_ends, statements))
         self.lost += is_lost
         return is_lost
-
-
-def has_ends(statement: Statement) -> bool:
-    """Whether this stores the end of a run."""
-    ends = statement.params.get("endings")
-    return isinstance(ends, Batch) and bool(ends.rows)
 
 
 @pytest.fixture

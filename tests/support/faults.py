@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from durably.errors import DatabaseUnavailable
 from durably.store.engine import Channel, Engine
 from durably.store.migrate import Mode
-from durably.store.operation import Rows, Statement, Wake
+from durably.store.operation import Batch, Rows, Statement, Wake
 
 
 class FaultyEngine:
@@ -55,3 +55,9 @@ class FaultyEngine:
 
     def notify(self, wake: Wake) -> None:
         self._engine.notify(wake)
+
+
+def has_ends(statement: Statement) -> bool:
+    """Whether this stores the end of a run."""
+    batches = [statement.params.get(name) for name in ("completions", "other_endings")]
+    return any(isinstance(batch, Batch) and bool(batch.rows) for batch in batches)

@@ -92,8 +92,8 @@ def event(kind: EventType, log: LogEntry | None = None) -> DraftEvent:
     return DraftEvent(type=kind, at=AT, step="a", log=log)
 
 
-def sent(write: RunWrite) -> str:
-    [statement] = steps.write_fast.build([write]).statements
+def sent(*writes: RunWrite) -> str:
+    [statement] = steps.write_fast.build(writes).statements
     [(text, arguments)] = Block(catalogue.load("postgres", "")["write_runs"]).bind(statement.params)
     assert len(arguments) == len(set(re.findall(r"\$\d+", text)))
     return text
@@ -118,6 +118,12 @@ def test_a_plain_end_writes_the_run_and_its_event() -> None:
     text = sent(RunWrite(lease=Lease(RUN, 1), number=1, ending=END))
     assert writes(text) == ["UPDATE runs", "INSERT INTO events"]
     assert "completed_steps" not in text
+
+
+def test_several_plain_writes_are_one_statement() -> None:
+    checkpoint = RunWrite(lease=Lease(RUN, 1), number=1, steps=(step(),), events=STARTED_AND_DONE)
+    end = RunWrite(lease=Lease("another run", 1), number=1, ending=END)
+    assert writes(sent(checkpoint, end)) == ["UPDATE runs", "INSERT INTO steps", "INSERT INTO events"]
 
 
 def test_progress_writes_the_run_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -87,14 +88,30 @@ def counts(*writes: RunWrite) -> dict[str, int]:
 
 @pytest.mark.parametrize("write", [CHECKPOINT, LATE], ids=["start and end", "end alone"])
 def test_a_plain_step_is_one_row(write: RunWrite) -> None:
-    assert counts(write) == {"checkpoints": 1, "runs": 1, "steps": 1}
+    assert counts(write) == {"checkpoints": 1, "plain": 1, "lone": 1}
     [row] = WriteRows([write])["checkpoints"].rows
     assert row[:4] == (RUN, 1, 1, len(write.events))
+    assert WriteRows([write])["plain"].rows == (row,)
 
 
 def test_a_plain_completion_is_one_row() -> None:
-    assert counts(END) == {"completions": 1, "runs": 1, "endings": 1}
+    assert counts(END) == {"completions": 1, "plain": 1, "lone": 1}
     assert WriteRows([END])["completions"].rows == ((RUN, 1, 2, "1"),)
+    assert WriteRows([END])["plain"].rows == ((RUN, 1, 2, 1, None, None, "1", None, None),)
+
+
+def test_plain_rows_are_those_of_a_batch_that_does_nothing_else() -> None:
+    other = replace(CHECKPOINT, lease=Lease("another run", 1))
+    assert counts(CHECKPOINT, replace(END, lease=other.lease)) == {
+        "checkpoints": 1,
+        "completions": 1,
+        "plain": 2,
+        "many": 2,
+    }
+    logs = replace(other, events=(LINE,), steps=())
+    rows = WriteRows([CHECKPOINT, logs])
+    assert not any(rows[name].rows for name in ("plain", "lone", "many"))
+    assert len(rows["runs"].rows) == 2
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -124,5 +141,6 @@ def test_events_come_from_the_rows_of_steps_only_where_a_run_has_no_others() -> 
     assert [row[1:3] for row in rows["events"].rows] == [(1, "step:start"), (2, "step:complete"), (3, "log:write")]
     [row] = rows["steps"].rows
     assert row[8:10] == (None, None)
-    [row] = WriteRows([CHECKPOINT])["steps"].rows
+    logs = replace(line, lease=Lease("another run", 1))
+    [row] = WriteRows([CHECKPOINT, logs])["steps"].rows
     assert row[8:10] == (1, 2)

@@ -187,10 +187,12 @@ class Batcher:
             self._pump = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Commit batch after batch until the queue is empty."""
+        """Commit batch after batch until the queue is empty, also after those who were answered had their turn."""
         while self._queue:
             entries = [self._queue.popleft() for _ in range(min(_MOST, len(self._queue)))]
             await self._commit(entries)
+            if not self._queue:
+                await asyncio.sleep(0)
 
     async def _commit(self, entries: Sequence[_Entry]) -> None:
         wait = _FIRST_WAIT

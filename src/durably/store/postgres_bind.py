@@ -2,7 +2,7 @@
 
 asyncpg takes half a microsecond for each element of an array, more than the server needs to store it. So arrays go as
 their text, `{1,2}`, where the SQL says `:x::text::integer[]`, and as NULL where a batch's column has only nulls: beside
-others, `unnest` fills it up.
+others, `unnest` fills it up. Where the SQL says `:x::integer`, a batch of one row, its cell is sent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from durably.store.catalogue import Sql
 from durably.store.operation import Batch, Param
 
 _PACKED = re.compile(r":([a-z_][a-z0-9_]*)::text::(\w+)\[\]")
+_SINGLE = re.compile(r":([a-z_][a-z0-9_]*)::\w+(?!\w|\[|::)")
 
 Cells: TypeAlias = Sequence[Any]
 Convert: TypeAlias = Callable[[Cells], object]
@@ -62,7 +63,8 @@ class _Text:
 
 
 def _text(sql: Sql, params: Mapping[str, Param]) -> _Text:
-    packed = {name: _PACKERS[kind] for name, kind in _PACKED.findall(sql.text)}
+    packed: dict[str, Convert] = dict.fromkeys(_SINGLE.findall(sql.text), _cell)
+    packed |= {name: _PACKERS[kind] for name, kind in _PACKED.findall(sql.text)}
     columns = {
         f"{name}_{column}": (name, place)
         for name, param in params.items()
@@ -92,6 +94,10 @@ def _columns(param: Param) -> Sequence[Cells]:
 
 def _cells(cells: Cells) -> object:
     return None if cells and cells[0] is None and cells.count(None) == len(cells) else cells
+
+
+def _cell(cells: Cells) -> object:
+    return cells[0]
 
 
 def _numbers(cells: Cells) -> object:

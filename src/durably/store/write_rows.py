@@ -1,7 +1,8 @@
 """The rows that writes of lease holders come to, gathered run by run for the statement that stores them.
 
-A dialect asks for the batches that its SQL names. Postgres takes all runs alike. SQLite takes those first that do what
-nearly all do, each in one row: store one step (`checkpoints`), or complete (`completions`); the rest is `other_...`.
+A dialect asks for the batches that its SQL names. Nearly all runs store one step, or complete: each in one row. Where
+all of them do, Postgres takes these rows (`plain`), else the tables that say everything. SQLite takes such runs first,
+by what they do (`checkpoints`, `completions`); the rest is `other_...`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ _COLUMNS = {
 _CHECKPOINT = ("id", "generation", "number", "events", "name", "position", "output", "started_at", "completed_at")
 """`events` is 1 for a step whose start was stored before, else 2."""
 _COMPLETION = ("id", "generation", "number", "output")
+_PLAIN = _CHECKPOINT
+"""A completion has no name, position and times."""
+_PLAIN_NAMES = ("plain", "lone", "many")
+"""All of them; if there is only one; if there are more."""
 _OTHER = "other_"
 
 _Row: TypeAlias = tuple[Scalar, ...]
@@ -61,19 +66,34 @@ class WriteRows(Mapping[str, Batch]):
             return Batch(_CHECKPOINT, tuple(self._sorted.checkpoints))
         if name == "completions":
             return Batch(_COMPLETION, tuple(self._sorted.completions))
+        if name in _PLAIN_NAMES:
+            plain = self._plain if name == "plain" or (name == "lone") == (len(self._plain) == 1) else ()
+            return Batch(_PLAIN, tuple(plain))
         table = name.removeprefix(_OTHER)
         tables = self._all if table == name else self._others
         return Batch(_COLUMNS[table], tuple(tables.rows[table]))
 
     def __iter__(self) -> Iterator[str]:
-        yield from ("checkpoints", "completions", *_COLUMNS, *(_OTHER + name for name in _COLUMNS))
+        yield from (*_PLAIN_NAMES, "checkpoints", "completions", *_COLUMNS, *(_OTHER + name for name in _COLUMNS))
 
     def __len__(self) -> int:
         return len(tuple(iter(self)))
 
     @cached_property
     def _all(self) -> _Tables:
-        return _tables(self._runs)
+        return _tables(() if self._plain else self._runs)
+
+    @cached_property
+    def _plain(self) -> Sequence[_Row]:
+        """A row for each run; none when there is one that does anything else."""
+        found = self._sorted
+        if found.others:
+            return ()
+        ends = [
+            (run_id, lease, number, 1, None, None, output, None, None)
+            for run_id, lease, number, output in found.completions
+        ]
+        return [*found.checkpoints, *ends]
 
     @cached_property
     def _others(self) -> _Tables:

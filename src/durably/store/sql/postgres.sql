@@ -461,6 +461,61 @@ WHERE (r.status = 'leased' AND r.generation = i.generation AND r.lease_expires_a
 -- is the update's own condition: it locks each run where it tests it. The status is tested in a way that fits no index,
 -- so that runs are looked up by their ids, and locked in that order. What has nothing to do is left out. Returns what was
 -- refused; the lock shows what was committed while the update waited, which may have been this same write.
+-- Where each run does no more than store a step or complete, a smaller statement does it.
+-- if: plain
+WITH held AS (
+    UPDATE {runs} r
+    SET seq = r.seq + i.events,
+        -- if: completions
+        status = CASE WHEN i.name IS NULL THEN 'completed' ELSE r.status END,
+        slot = r.slot AND i.name IS NOT NULL,
+        output = CASE WHEN i.name IS NULL THEN i.output END,
+        error = NULL,
+        lease_owner = CASE WHEN i.name IS NOT NULL THEN r.lease_owner END,
+        lease_expires_at = CASE WHEN i.name IS NOT NULL THEN r.lease_expires_at END,
+        completed_at = CASE WHEN i.name IS NULL THEN {now} END,
+        -- end
+        -- if: checkpoints
+        completed_steps = r.completed_steps + CASE WHEN i.name IS NULL THEN 0 ELSE 1 END,
+        next_step = coalesce(i.position + 1, r.next_step),
+        crashes = CASE WHEN i.name IS NULL THEN r.crashes ELSE 0 END,
+        -- end
+        writes = i.number
+    FROM
+    {plain_items}
+    WHERE r.id = i.id
+      -- if: many
+      AND r.id = ANY ((SELECT :plain_id::text::uuid[])::uuid[])
+      -- end
+      AND coalesce(r.status = 'leased', false) AND r.generation = i.generation AND r.writes < i.number
+    RETURNING r.id, r.generation, r.job, nullif(r.labels, '{}') AS labels, r.seq, i.events, i.name, i.position, i.output,
+              i.started_at, coalesce(i.completed_at, r.completed_at) AS ended_at
+)
+-- if: checkpoints
+, step AS (
+    INSERT INTO {steps} AS s (run_id, name, position, status, output, generation, started_at, completed_at)
+    SELECT id, name, position, 'completed', output, generation, started_at, ended_at
+    FROM held
+    WHERE name IS NOT NULL
+    ON CONFLICT (run_id, name) DO UPDATE
+    SET position = excluded.position, status = excluded.status, output = excluded.output, error = NULL,
+        generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
+    WHERE s.status <> 'completed'
+)
+-- end
+, event AS (
+    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
+    {plain_events}
+    ORDER BY seq
+)
+SELECT i.id::text AS id
+FROM
+{plain_items}
+LEFT JOIN LATERAL (SELECT x.generation, x.writes FROM {runs} x WHERE x.id = i.id FOR NO KEY UPDATE) r ON true
+WHERE (SELECT count(*) FROM held) < cardinality(:plain_id::text::uuid[])
+  AND NOT EXISTS (SELECT 1 FROM held WHERE held.id = i.id)
+  AND NOT coalesce(r.generation = i.generation AND r.writes >= i.number, false);
+-- if: runs
 WITH
 -- if: slots
 kept AS MATERIALIZED (
@@ -582,6 +637,36 @@ LEFT JOIN LATERAL (SELECT x.generation, x.writes FROM {runs} x WHERE x.id = i.id
 WHERE (SELECT count(*) FROM held) < cardinality(:runs_id::text::uuid[])
   AND NOT EXISTS (SELECT 1 FROM held WHERE held.id = i.id)
   AND NOT coalesce(r.generation = i.generation AND r.writes >= i.number, false)
+
+-- fragment: plain_items
+-- One row is sent as values: functions that return sets, and joins with them, take longer than all that it stores.
+-- if: lone
+(
+    SELECT :lone_id::uuid AS id, :lone_generation::integer AS generation, :lone_number::integer AS number,
+           :lone_events::integer AS events, :lone_name::text AS name, :lone_position::integer AS position,
+           :lone_output::text AS output, :lone_started_at::timestamptz AS started_at,
+           :lone_completed_at::timestamptz AS completed_at
+) AS i
+-- end
+-- if: many
+unnest(
+    :plain_id::text::uuid[], :plain_generation::text::integer[], :plain_number::text::integer[],
+    :plain_events::text::integer[], :plain_name::text[], :plain_position::text::integer[], :plain_output::text[],
+    :plain_started_at::text::timestamptz[], :plain_completed_at::text::timestamptz[]
+) AS i (id, generation, number, events, name, position, output, started_at, completed_at)
+-- end
+
+-- fragment: plain_events
+-- if: checkpoints
+SELECT id AS run_id, seq - 1 AS seq, 'step:start' AS type, job, labels, name, position, NULL AS payload,
+       started_at AS created_at
+FROM held
+WHERE events = 2
+UNION ALL
+-- end
+SELECT id, seq, CASE WHEN name IS NULL THEN 'run:complete' ELSE 'step:complete' END, job, labels, name, position, NULL,
+       ended_at
+FROM held
 
 -- fragment: written_events
 -- Those that the rows of steps stand for, all others, and those of endings.
