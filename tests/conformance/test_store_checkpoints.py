@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from durably.model import Ending, EventType, Progress, RunError, RunStatus, StepStatus, Verdict
+from durably.model import (
+    Ending,
+    EventType,
+    Progress,
+    RunError,
+    RunStatus,
+    StepRecord,
+    StepStatus,
+    StoredRun,
+    Verdict,
+)
 from durably.store import events, runs, steps
+from durably.store.operation import Lane
 from tests.support.store import (
     AT,
     Store,
@@ -27,6 +40,20 @@ async def test_a_checkpoint_is_stored_as_it_was_given(store: Store) -> None:
     step = a_step(run, "read[3]", 7, '{"n":1e16,"é":"\\u0000"}')
     assert await store.write(run, steps=(step,)) is Verdict.STORED
     assert await store.steps(run) == [step]
+
+
+async def test_the_times_of_a_batch_keep_their_microseconds(store: Store) -> None:
+    times = [
+        datetime(year, 12, 31, 23, 59, 59, us, tzinfo=UTC) for year in (1970, 2026, 2199) for us in (1, 654321, 999999)
+    ]
+    written: list[tuple[StoredRun, StepRecord]] = []
+    for at in times:
+        run = await store.leased()
+        written.append((run, replace(a_step(run), started_at=at, completed_at=at)))
+    done = [an_event(EventType.STEP_COMPLETE, "step")]
+    batch = steps.write_fast.build([a_write(run, steps=(step,), events=done) for run, step in written])
+    assert await store.database.run(batch, lane=Lane.FAST) == [Verdict.STORED] * len(times)
+    assert [await store.steps(run) for run, _ in written] == [[step] for _, step in written]
 
 
 async def test_a_failed_step_keeps_its_error(store: Store) -> None:

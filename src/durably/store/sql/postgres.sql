@@ -649,11 +649,15 @@ WHERE (SELECT count(*) FROM held) < cardinality(:runs_id::text::uuid[])
 ) AS i
 -- end
 -- if: many
-unnest(
-    :plain_id::text::uuid[], :plain_generation::text::integer[], :plain_number::text::integer[],
-    :plain_events::text::integer[], :plain_name::text[], :plain_position::text::integer[], :plain_output::text[],
-    :plain_started_at::text::timestamptz[], :plain_completed_at::text::timestamptz[]
-) AS i (id, generation, number, events, name, position, output, started_at, completed_at)
+(
+    SELECT u.id, u.generation, u.number, u.events, u.name, u.position, u.output,
+           to_timestamp(u.started_at) AS started_at, to_timestamp(u.completed_at) AS completed_at
+    FROM unnest(
+        :plain_id::text::uuid[], :plain_generation::text::integer[], :plain_number::text::integer[],
+        :plain_events::text::integer[], :plain_name::text[], :plain_position::text::integer[], :plain_output::text[],
+        :plain_started_at::text::float8[], :plain_completed_at::text::float8[]
+    ) AS u (id, generation, number, events, name, position, output, started_at, completed_at)
+) AS i
 -- end
 
 -- fragment: plain_events
