@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from durably.rules.outcome import capture
-from durably.runtime.log import current_log
+from durably.runtime import log
 
 __all__ = ["RunContextFilter", "RunLogHandler"]
 
@@ -35,15 +35,15 @@ class RunLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Store one line. Called by logging."""
-        log = current_log.get()
-        if log is None or record.name == _OURS or record.name.startswith(f"{_OURS}."):
+        inside = log.current.get()
+        if inside is None or record.name == _OURS or record.name.startswith(f"{_OURS}."):
             return
         try:
             data: dict[str, object] = {"logger": record.name}
             error = record.exc_info[1] if record.exc_info else None
             if error is not None and (trace := capture(error).traceback):
                 data["exception"] = trace
-            log.write(record.levelno, record.getMessage(), data)
+            inside.log.write(record.levelno, record.getMessage(), data)
         except Exception:  # noqa: BLE001  # as all handlers of the standard library do
             self.handleError(record)
 
@@ -58,8 +58,8 @@ class RunContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, with its run."""
-        log = current_log.get()
-        for name, value in (_OUTSIDE if log is None else log.describe()).items():
+        inside = log.current.get()
+        for name, value in (_OUTSIDE if inside is None else inside.log.describe()).items():
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True

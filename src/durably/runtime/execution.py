@@ -29,6 +29,7 @@ from durably.errors import (
 from durably.jobs import Job
 from durably.model import DraftEvent, Ending, EventType, Lease, LeaseState, RunStatus, StoredRun, Verdict
 from durably.rules import outcome
+from durably.runtime import log
 from durably.runtime.context import Step, SyncStep
 from durably.runtime.flusher import Flusher
 from durably.runtime.recorder import Entry, Recorder, Send
@@ -70,6 +71,15 @@ class Workplace:
 class Execution:
     """A leased run in the hands of this worker. `tenure` is for the keeper, `interrupt` for whoever ends it."""
 
+    # what most executions never change is not set for each of them
+    _task: asyncio.Task[Any] | None = None
+    """The task that runs user code, while it does."""
+    _end: asyncio.Future[Verdict] | None = None
+    _is_given_up = False
+    _is_stopping = False
+    _was_cancelled = False
+    _was_interrupted_by_hand = False
+
     def __init__(
         self,
         place: Workplace,
@@ -105,13 +115,6 @@ class Execution:
             threads=place.threads,
             max_value_bytes=place.settings.max_value_bytes,
         )
-        self._task: asyncio.Task[Any] | None = None
-        """The task that runs user code, while it does."""
-        self._end: asyncio.Future[Verdict] | None = None
-        self._is_given_up = False
-        self._is_stopping = False
-        self._was_cancelled = False
-        self._was_interrupted_by_hand = False
 
     async def run(self) -> RunStatus | None:
         """Execute the run. Returns how it ended: `pending` when handed back, None when the lease was lost.
@@ -196,17 +199,21 @@ class Execution:
             return Raised(error)
         if not self._job.is_async:
             blocking = SyncStep(self.steps, run, deps=place.deps, children=place.children)
-            with blocking.log.capturing():
-                result, _ = await place.threads.call(partial(self._job.call, blocking, value))
-            return result
+            token = log.current.set(blocking)
+            try:
+                return (await place.threads.call(partial(self._job.call, blocking, value)))[0]
+            finally:
+                log.current.reset(token)
         step = Step(self.steps, run, deps=place.deps, children=place.children)
+        token = log.current.set(step)
         try:
-            with step.log.capturing():
-                return Returned(await self._job.call(step, value))
+            return Returned(await self._job.call(step, value))
         except BaseException as error:
             if not is_loop_running(place.loop):
                 raise  # the loop was closed with the run under way: nothing can be awaited any more
             return Raised(error)
+        finally:
+            log.current.reset(token)
 
     def _finish(self, result: Result[object] | None) -> outcome.Finish:
         """None is for user code that was interrupted before it began."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Generator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from durably.codec import to_json
 from durably.model import LogEntry, LogLevel
@@ -40,15 +39,6 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
         kwargs["extra"] = {**extra, **self._describe()}
         return msg, kwargs
 
-    @contextmanager
-    def capturing(self) -> Generator[None]:
-        """Let `RunLogHandler` find this run's log from whatever is called in the block, tasks and threads included."""
-        token = current_log.set(self)
-        try:
-            yield
-        finally:
-            current_log.reset(token)
-
     def describe(self) -> Mapping[str, object]:
         """What the code that calls this belongs to: `run_id`, `job`, `step`, `attempt`, `replay`."""
         return self._describe()
@@ -68,8 +58,17 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
         super().log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
 
 
-current_log: ContextVar[StepLog | None] = ContextVar("durably_log", default=None)
-"""The log of the run whose code this is; None outside runs."""
+class HasLog(Protocol):
+    """What a job gets: its log is made when it is first asked for."""
+
+    @property
+    def log(self) -> StepLog:
+        """The log of the run."""
+        ...
+
+
+current: ContextVar[HasLog | None] = ContextVar("durably_log", default=None)
+"""Whose code this is, in whatever task or thread that code started; None outside runs."""
 
 
 def _entry(level: int, message: str, data: dict[str, object]) -> LogEntry:

@@ -9,7 +9,7 @@ calls it back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -82,6 +82,27 @@ _NOBODY = _Nobody()
 class Recorder:
     """The writes of one lease."""
 
+    # what most runs never need is not set for each of them
+    _progress: Entry | None = None
+    _logs = 0
+    _dropped = 0
+    _waiting = 0
+    """Entries that somebody waits for."""
+    _number = 0
+    _under_way: list[Entry] | None = None
+    _give_up: Callable[[], None] | None = None
+    _refusal: asyncio.Task[None] | None = None
+    """Finds out why a write was refused."""
+    _refused: Sequence[Entry] = ()
+    """Those who wait for that."""
+    _ending: Ending | None = None
+    _is_last = False
+    """Whether the write under way carries the end."""
+    _end: Stored | None = None
+    _end_outcome: Outcome | None = None
+    _quiet: asyncio.Future[None] | None = None
+    _verdict = Verdict.STORED
+
     def __init__(
         self,
         send: Send,
@@ -99,25 +120,6 @@ class Recorder:
         self._flusher = flusher
         self._loop = loop
         self._entries: list[Entry] = []
-        self._progress: Entry | None = None
-        self._logs = 0
-        self._dropped = 0
-        self._waiting = 0
-        """Entries that somebody waits for."""
-        self._number = 0
-        self._under_way: list[Entry] | None = None
-        self._give_up: Callable[[], None] | None = None
-        self._refusal: asyncio.Task[None] | None = None
-        """Finds out why a write was refused."""
-        self._refused: list[Entry] = []
-        """Those who wait for that."""
-        self._ending: Ending | None = None
-        self._is_last = False
-        """Whether the write under way carries the end."""
-        self._end: Stored | None = None
-        self._end_outcome: Outcome | None = None
-        self._quiet: asyncio.Future[None] | None = None
-        self._verdict = Verdict.STORED
 
     def add(self, entry: Entry) -> None:
         """Let this ride on the next write. Order is kept."""
@@ -144,7 +146,7 @@ class Recorder:
             if self._refusal is None:
                 stored.set_result(self._verdict)
             else:
-                self._refused.append(entry)
+                self._refused = [*self._refused, entry]
             return stored
         self._entries.append(entry)
         self._waiting += 1
@@ -316,7 +318,7 @@ class Recorder:
             self._author.write_failed(error)
         finally:
             self._refusal = None
-            refused, self._refused = self._refused, []
+            refused, self._refused = self._refused, ()
             _answer(refused, Verdict.REFUSED)
             self._conclude(Verdict.REFUSED)
             self._go_on()
@@ -338,7 +340,7 @@ def _steps(entries: list[Entry]) -> tuple[StepRecord, ...]:
     return tuple(steps)
 
 
-def _answer(entries: list[Entry], outcome: Outcome) -> None:
+def _answer(entries: Sequence[Entry], outcome: Outcome) -> None:
     for entry in entries:
         if entry.stored is not None:
             entry.outcome = outcome

@@ -58,6 +58,15 @@ current_step: ContextVar[StepUnderWay | None] = ContextVar("durably_step", defau
 class Steps:
     """What the steps of one execution share."""
 
+    # what most executions never change is not set for each of them
+    is_closed = False
+    """Whether the user code is over, so that no step may start any more."""
+    interrupt: Interrupt | None = None
+    _late: dict[str, asyncio.Future[Verdict]] | None = None
+    """Steps whose task was cancelled while their result was being stored."""
+    _to_replay = 0
+    _next = 0
+
     def __init__(
         self,
         *,
@@ -71,9 +80,6 @@ class Steps:
         self.lease: Lease = tenure.lease
         self.loop = loop
         self.environment = environment
-        self.is_closed = False
-        """Whether the user code is over, so that no step may start any more."""
-        self.interrupt: Interrupt | None = None
         self.under_way: dict[str, StepUnderWay] = {}
         self.cancelled: list[StepUnderWay] = []
         """Steps that a cancel of the run interrupted, in the order in which they ended."""
@@ -82,12 +88,8 @@ class Steps:
         self._threads = threads
         self.max_bytes = max_value_bytes
         self._stored: dict[str, StepRecord] = {}
-        self._late: dict[str, asyncio.Future[Verdict]] | None = None
-        """Steps whose task was cancelled while their result was being stored."""
         self._used: set[str] = set()
         self._bridges: set[asyncio.Task[object]] = set()
-        self._to_replay = 0
-        self._next = 0
 
     def load(self, records: Sequence[StepRecord]) -> None:
         """Take over what earlier executions stored."""
