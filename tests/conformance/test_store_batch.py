@@ -106,6 +106,25 @@ async def test_what_arrives_during_a_commit_goes_with_the_next(store: Store) -> 
     assert len(engine.counted) <= 3
 
 
+async def test_who_writes_on_as_soon_as_it_is_answered_finds_the_lane_awake(store: Store) -> None:
+    """A task less, and a turn of the loop, for each step of a run that is alone."""
+    run = await store.leased()
+    begun: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        begun.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(cast("Any", factory))
+    try:
+        for number in range(1, 6):
+            await store.write(run, number)
+    finally:
+        loop.set_task_factory(None)
+    assert begun.count("Batcher._drain") <= 1
+
+
 async def test_one_write_is_one_transaction(store: Store) -> None:
     engine = await wrapped(store)
     run = await store.leased()
