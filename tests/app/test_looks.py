@@ -20,8 +20,10 @@ from durably.errors import (
     ValidationError,
     WrongStatus,
 )
-from durably.jobs import JobRef
+from durably.jobs import JobRef, job
 from durably.model import Run, RunError, RunStatus
+from durably.runtime.context import Step
+from durably.runtime.tail import Tail
 
 Finish = Callable[..., Awaitable[None]]
 
@@ -44,6 +46,24 @@ async def test_wait_and_result_see_the_end_in_another_process(durably: Durably, 
     assert {ended.output for ended in await asyncio.gather(*waiting)} == {Named("x")}
     assert await result == Named("x")
     assert await durably.result(run.id) == {"name": "x"}
+
+
+async def test_wait_learns_of_an_end_in_this_process_without_the_feed(
+    durably: Durably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(_tail: Tail, _page: object, _before: object) -> None: ...
+
+    async def plain(_step: Step, input: int) -> int:
+        return input
+
+    monkeypatch.setattr(Tail, "_hand_out", nothing)
+    run, other = await durably.trigger("plain", 1), await durably.trigger("plain", 2)
+    waiting = [asyncio.ensure_future(durably.wait(one)) for one in (run, other)]
+    await asyncio.wait(waiting, timeout=0)
+    await durably.cancel(other)
+    assert (await waiting[1]).status is RunStatus.CANCELLED
+    await durably.worker([job("plain")(plain)]).process_until_idle()
+    assert (await waiting[0]).status is RunStatus.COMPLETED
 
 
 async def test_result_raises_what_ended_the_run(durably: Durably, finish: Finish) -> None:

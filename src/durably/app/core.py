@@ -10,7 +10,6 @@ from weakref import ref
 from durably.environment import Environment
 from durably.jobs import Registry, Target
 from durably.model import Event, EventType, StoredRun
-from durably.runtime.following import ENDS
 from durably.runtime.listeners import Listeners
 from durably.runtime.session import Sessions
 from durably.runtime.settings import Settings
@@ -55,9 +54,7 @@ class Core:
         self._sessions = Sessions(make, environment)
         guest.born = self._sessions.born
         self._source = source
-        self._listeners = Listeners()
-        for end in ENDS:
-            self._listeners.on(end, self._sessions.signal)
+        self._listeners = Listeners(self._sessions.signal)
         self._registries: list[ref[Registry]] = []
 
     @asynccontextmanager
@@ -83,6 +80,7 @@ class Core:
         self._registries.append(ref(registry))
 
     def _announce(self, type: EventType, run: StoredRun) -> None:  # noqa: A002  # the word of the events
-        """Tell the listeners of this process what it did to a run."""
+        """Tell the listeners of this process, and who waits for the run here, what was done to it."""
+        self._sessions.signal(run.id)
         at = self._environment.now()
         self._listeners.emit(Event(type=type, run_id=run.id, job=run.job, labels=run.labels, created_at=at))

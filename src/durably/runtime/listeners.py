@@ -26,7 +26,9 @@ _logger = logging.getLogger("durably.listeners")
 class Listeners:
     """Who wants to hear of which type of event. Used in one event loop at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, signal: Callable[[str], object] = lambda _run_id: None) -> None:
+        """`signal` gets the id of each run that ended in this process, whoever listens: no event is made for that."""
+        self.signal = signal
         self._calls: dict[EventType, list[_Call]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

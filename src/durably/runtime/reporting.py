@@ -79,7 +79,8 @@ class Reporter:
         self.stored(run, Entry(event))
 
     def ended(self, run: StoredRun, ending: Ending) -> None:
-        """Emit `run:complete`, `run:fail` or `run:release`."""
+        """Emit `run:complete`, `run:fail` or `run:release`, and wake who waits for the run here."""
+        self._listeners.signal(run.id)
         if not self._listeners.wants(_ENDS[ending.status]):
             return
         payload: str | None = None

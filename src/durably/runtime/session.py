@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 from durably.environment import Environment
 from durably.errors import UsageError
-from durably.model import Event
 from durably.runtime.tail import Tail
 from durably.store.care import read_schema
 from durably.store.database import Database
@@ -128,10 +127,10 @@ class Sessions:
         session = self._session
         return session.born if session is not None and session.is_open else None
 
-    def signal(self, event: Event) -> None:
-        """Wake who waits for the run of an event of this process, sooner than the feed would."""
+    def signal(self, run_id: str) -> None:
+        """Wake who waits for a run that ended in this process, sooner than the feed would."""
         if self._session is not None:
-            self._session.tail.signal(event.run_id)
+            self._session.tail.signal(run_id)
 
     async def close(self) -> None:
         """Close what is open; the next use opens it again."""
