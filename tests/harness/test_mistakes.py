@@ -47,6 +47,13 @@ async def test_an_entry_that_others_came_before_is_not_called_misspelt() -> None
             await h.run(import_rows, 1)
 
 
+async def test_a_script_for_a_run_that_was_there_already_says_so() -> None:
+    async with harness(checkout, deps=Shop()) as h:
+        await h.run(checkout, ORDER, idempotency_key="once")
+        with pytest.raises(ScriptError, match=r"'charge' was executed, .* it was executed before this"):
+            await h.run(checkout, ORDER, idempotency_key="once", steps={"charge": "paid"})
+
+
 @pytest.mark.parametrize("outcome", ["paid", in_turn(OSError())])
 async def test_a_crash_that_did_not_come_as_often_says_so(outcome: object) -> None:
     async with harness(checkout, deps=Shop()) as h:
@@ -85,6 +92,25 @@ async def test_time_goes_on_after_a_run_that_failed_for_its_crashes() -> None:
         async with asyncio.timeout(30):
             assert await h.advance(DAY) == []
         assert (failed.status, h.now - start) == (RunStatus.FAILED, DAY)
+
+
+async def test_a_step_that_hangs_is_ended_with_the_test_and_its_run_can_be_finished() -> None:
+    async def inner() -> str:
+        begun.set()
+        await released.wait()
+        return "done"
+
+    begun, released = asyncio.Event(), asyncio.Event()
+    async with harness(outer, deps=inner) as h:
+        run = await h.trigger(outer)
+        hanging = asyncio.create_task(h.finish(run))
+        await begun.wait()
+        hanging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+        released.set()
+        done = await h.finish(run)
+    assert (done.output, [one.ended for one in done.executions]) == ("done", ["handed back", "completed"])
 
 
 async def test_a_job_that_triggers_itself_without_end_is_given_up() -> None:

@@ -230,6 +230,9 @@ class Kernel:
         token = _executing.set(self)
         try:
             status = await asyncio.create_task(execution.run(), name=f"durably-run-{run.id}")
+        except asyncio.CancelledError:
+            report.ended = "handed back"
+            raise
         finally:
             _executing.reset(token)
             self._direction = outer

@@ -170,7 +170,9 @@ def check_met(field_name: str, unmet: Iterable[str], seen: Iterable[str]) -> Non
     names = {*known, *map(base_name, known)}
     strange = [name for name in missing if name not in names]
     if not strange:
-        why = "each of its executions has an entry with its key" if field_name == "steps" else "it returned less often"
+        why = "it returned less often"
+        if field_name == "steps":
+            why = "it was executed before this, or each time there was an entry with its key"
         raise ScriptError(f"{field_name}: {_listed(missing)} was executed, but this did not come: {why} {executed}")
     close = difflib.get_close_matches(strange[0], sorted(names), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
