@@ -54,7 +54,7 @@ def durably_harness(request: pytest.FixtureRequest, durably_clock: ManualClock) 
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add what the runs did to the report of a test that failed."""
     report = yield
-    if report.when == "call" and report.failed and _MADE in item.stash:
+    if report.failed and _MADE in item.stash:
         for made in item.stash[_MADE]:
             report.sections.append(("durably runs", made.story()))
     return report

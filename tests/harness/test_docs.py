@@ -23,6 +23,19 @@ async def test_it(durably_harness):
         )
         assert done.output == "paid"
 """
+FIXTURE = """
+import pytest_asyncio
+from shop import Order, checkout
+from test_checkout import FakeShop
+
+@pytest_asyncio.fixture
+async def shop(durably_harness):
+    async with durably_harness([checkout], deps=FakeShop(), steps={"chrge": 1}) as h:
+        yield h
+
+async def test_it(shop):
+    assert (await shop.run(checkout, Order(["pen"], 1))).output == "paid 1"
+"""
 ANYIO = """
 import pytest
 from shop import Order, checkout
@@ -76,6 +89,14 @@ def test_a_failing_test_tells_what_its_runs_did(folder: Path) -> None:
     told = done.stdout[done.stdout.index("- durably runs -") :]
     assert "generation 1 at 2030-01-01 00:00:00: crashed\n    charge\n" in told
     assert "failed: OSError('rain')\n    (charge), ship[pen] raised OSError('rain')\n" in told
+
+
+def test_a_fixture_whose_script_was_not_met_tells_it_too(folder: Path) -> None:
+    (folder / "test_fixture.py").write_text(FIXTURE, "utf-8")
+    done = run_pytest(folder, *ASYNCIO, "test_fixture.py")
+    assert "1 passed, 1 error" in done.stdout
+    assert "Did you mean 'charge'?" in done.stdout
+    assert "completed\n    charge, ship[pen]\n" in done.stdout[done.stdout.index("- durably runs -") :]
 
 
 def test_the_fixture_works_with_anyio(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from durably import DuplicateStep, SerializationError, Step, UsageError, job
+from durably import DuplicateStep, SerializationError, Step, UsageError, ValidationError, job
 from durably.testing import FakeStep, FakeSyncStep, ScriptError, in_turn
 from tests.harness.some_jobs import Order, Receipt, Shop, checkout, import_rows, parent, report
 
@@ -90,3 +92,14 @@ def test_a_blocking_one_is_scripted_with_plain_functions() -> None:
 
     with pytest.raises(ScriptError, match="use a def function"):
         report.fn(FakeSyncStep(steps={"sum": total}), [1])
+
+
+async def test_a_trigger_of_a_fake_step_is_scripted_and_checked_like_a_real_one() -> None:
+    with pytest.raises(OSError, match="away"):
+        await parent.fn(FakeStep(steps={"trigger:import": OSError("away")}), 3)
+    step = FakeStep()
+    with pytest.raises(ValidationError, match="input: "):
+        await step.trigger(import_rows, "three")  # type: ignore[misc] # pyright: ignore[reportArgumentType] - the point
+    assert (step.triggered, step.executed) == ([], ["trigger:import"])
+    assert await step.trigger(import_rows, 3, delay=timedelta(1))
+    assert step.triggered == [("import", 3, {"delay": timedelta(1)})]

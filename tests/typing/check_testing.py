@@ -40,6 +40,8 @@ async def check_harness() -> None:
         run = await h.trigger(add, 3, idempotency_key="k")
         assert_type(run, Run[str])
         assert_type(await h.finish(run), RunReport[str])
+        assert_type(await h.finish(run.id), RunReport[object])
+        assert_type(await h.report(run.id), RunReport[object])
         assert_type((await h.report(run)).run.output, str | None)
         assert_type(await h.settle(), list[RunReport[object]])
         assert_type((await h.finish(run)).calls("a"), list[StepCall])

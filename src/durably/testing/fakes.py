@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import asdict
 from inspect import isawaitable
 from typing import Any, NoReturn
 
@@ -17,9 +18,8 @@ from typing_extensions import TypeVar
 
 from durably.codec import codec_for
 from durably.errors import DuplicateStep, UsageError
-from durably.jobs import Target
+from durably.jobs import Target, TriggerOptions, build_run
 from durably.model import Labels, LogEntry, Progress
-from durably.rules.naming import check_job_name
 from durably.rules.step_names import step_name
 from durably.runtime.context import Step, SyncStep
 from durably.runtime.log import StepLog
@@ -28,6 +28,7 @@ from durably.testing.report import StepCall
 from durably.testing.script import REAL, Script, perform, perform_blocking
 
 DepsT_co = TypeVar("DepsT_co", covariant=True, default=object)
+InputT = TypeVar("InputT")
 
 RUN_ID = "00000000-0000-7000-8000-000000000000"
 
@@ -63,7 +64,7 @@ class _Notes:
         self.progresses: list[Progress] = []
         self.logs: list[LogEntry] = []
         self.triggered: list[tuple[str, object, Mapping[str, object]]] = []
-        """Job, input and options of each `trigger`."""
+        """Job, input and options of each `trigger`. Nothing is triggered, and the ids that it returned are made up."""
         self._given: dict[str, Any] = {"deps": deps, "run_id": run_id, "attempt": attempt, "aborted": aborted}
         self._given["labels"] = dict(labels or {})
         vars(self).update(dict.fromkeys(("_steps", "_run", "_children"), _NoRun(type(self).__name__)))
@@ -155,10 +156,12 @@ class _Notes:
         finally:
             _inside.reset(token)
 
-    def _note_trigger(self, job: Target[Any, Any] | str, input: object, options: Mapping[str, object]) -> str:
-        name = check_job_name(job) if isinstance(job, str) else job.name
-        self.triggered.append((name, input, options))
-        return RUN_ID[:-4] + f"{len(self.triggered):04d}"
+    def _note_trigger(self, job: Target[Any, Any] | str, input: object, options: TriggerOptions) -> str:
+        run_id = f"{RUN_ID[:-4]}{len(self.triggered) + 1:04d}"
+        new = build_run(job, input, id=run_id, options=options)  # as strict as a real step, it stores nothing
+        given = {name: value for name, value in asdict(options).items() if value is not None}
+        self.triggered.append((new.job, input, given))
+        return run_id
 
 
 def _as_stored(step: str, fn: Callable[..., Any], returns: object, value: object) -> object:
@@ -183,9 +186,7 @@ class FakeStep(_Notes, Step[DepsT_co]):
             results.append(_as_stored(step, fn, returns, value))
         return results[0]
 
-    async def trigger(self, job: Any, input: Any, *, key: Any = None, **options: Any) -> str:  # noqa: ANN401 - as typed by `Step`
-        """See `Step.trigger`. Nothing is triggered; it is kept in `triggered`, and the id is made up."""
-        self._name(f"trigger:{job if isinstance(job, str) else job.name}", key, self.trigger)
+    async def _enqueue(self, job: Target[InputT, Any] | str, input: InputT, options: TriggerOptions) -> str:
         return self._note_trigger(job, input, options)
 
 
@@ -202,7 +203,5 @@ class FakeSyncStep(_Notes, SyncStep[DepsT_co]):
             results.append(_as_stored(step, fn, returns, value))
         return results[0]
 
-    def trigger(self, job: Any, input: Any, *, key: Any = None, **options: Any) -> str:  # noqa: ANN401 - as typed by `SyncStep`
-        """See `SyncStep.trigger`. Nothing is triggered; it is kept in `triggered`, and the id is made up."""
-        self._name(f"trigger:{job if isinstance(job, str) else job.name}", key, self.trigger)
+    def _enqueue_blocking(self, job: Target[InputT, Any] | str, input: InputT, options: TriggerOptions) -> str:
         return self._note_trigger(job, input, options)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
 from durably.app import Durably
+from durably.errors import UsageError
 from durably.jobs import Job, Registry
-from durably.model import Event, RunStatus
+from durably.model import Event, Run, RunStatus, StoredRun
 from durably.runtime.claims import Claimed, Claims
 from durably.runtime.context import Step, SyncStep
 from durably.runtime.execution import Execution, Workplace
@@ -54,8 +57,31 @@ class Unhurried(Flusher):
         """See `Flusher`."""
 
 
+_executing: ContextVar[Kernel | None] = ContextVar("durably_harness", default=None)
+
+
 class HarnessDurably(Durably):
-    """A Durably that lends what the kernel needs."""
+    """A Durably that lends what the kernel needs, and is of no use after the block of the harness."""
+
+    is_over = False
+
+    def check_open(self) -> None:
+        """Raise UsageError after the end of the block: a new database in memory would be opened, an empty one."""
+        if self.is_over:
+            raise UsageError("the block of this harness has ended, and its database is closed: ask within `async with`")
+
+    async def _database(self) -> Database:
+        self.check_open()
+        return await super()._database()
+
+    async def _ended(self, run: Run[Any] | str, timeout: float | None) -> StoredRun:
+        found = await self.get_run(run)
+        if timeout is None and found is not None and not found.is_terminal:
+            raise UsageError(
+                f"run {found.id} is {found.status}, and nothing executes it while this waits: await h.finish(run), "
+                "or pass timeout="
+            )
+        return await super()._ended(run, timeout)
 
     async def kernel(self, jobs: Jobs, clock: ManualClock, deps: object) -> Kernel:
         """A kernel on the open database."""
@@ -84,9 +110,13 @@ class Kernel:
         found = {name: known.get(name) for name in known.names}
         self.jobs = {name: job for name, job in found.items() if job is not None}
         self.script = Script()
-        self.crashes = Crashes()
+        self.plans: dict[str, tuple[Script, Crashes]] = {}
+        """What is scripted for one run alone."""
         self.reports: dict[str, list[ExecutionReport]] = {}
         """By run, in order."""
+        self.executed_in_turn = 0
+        self._turn = asyncio.Lock()
+        self._durably = durably
         self._clock = clock
         self._database = database
         self._settings = durably.settings
@@ -130,8 +160,23 @@ class Kernel:
         )
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Let go of the threads; nothing is executed any more."""
+        self._durably.is_over = True
         self._threads.close()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """Let nobody else execute runs meanwhile. What a step executes is part of the turn of its run.
+
+        Raises UsageError after the end of the harness.
+        """
+        self._durably.check_open()
+        if _executing.get() is self:
+            yield
+            return
+        async with self._turn:
+            self.executed_in_turn = 0
+            yield
 
     # --- one run after the other ------------------------------------------------------------------------
 
@@ -150,9 +195,10 @@ class Kernel:
     async def next_time(self) -> datetime | None:
         """When something will be claimable that is not now: a start time comes, or the lease of a crashed run ends."""
         outlook = await self._database.read(look(tuple(self.jobs), max_crashes=self._settings.max_crashes))
-        times = list(self._abandoned.values())
+        now = self._clock.now()
+        times = [time for time in self._abandoned.values() if time > now]  # the others have ended otherwise
         if outlook.next_due is not None:
-            times.append(self._clock.now() + outlook.next_due)
+            times.append(now + outlook.next_due)
         return min(times, default=None)
 
     async def events(self, run_id: str) -> list[Event]:
@@ -170,19 +216,26 @@ class Kernel:
         execution = Execution(self._place, run, job, until=claimed.until, over=lambda: None)
         report = ExecutionReport(generation=run.generation, attempt=run.attempt, at=self._clock.now())
         self.reports.setdefault(run.id, []).append(report)
+        self.executed_in_turn += 1
+        script, crashes = self.plans.get(run.id) or (self.script, Crashes())
+        outer = self._direction
         self._direction = direction = Direction(
             execution=execution,
             report=report,
-            script=self.script,
-            crashes=self.crashes,
+            script=script,
+            crashes=crashes,
             loop=self._place.loop,
             is_blocking=not job.is_async,
         )
-        task = asyncio.create_task(execution.run(), name=f"durably-run-{run.id}")
+        token = _executing.set(self)
         try:
-            status = await task
+            status = await asyncio.create_task(execution.run(), name=f"durably-run-{run.id}")
+        except asyncio.CancelledError:
+            report.ended = "handed back"
+            raise
         finally:
-            self._direction = None
+            _executing.reset(token)
+            self._direction = outer
         report.ended = _ENDED[status]
         if status is None and run.lease_expires_at is not None:
             self._abandoned[run.id] = run.lease_expires_at

@@ -14,7 +14,7 @@ from enum import Enum
 from inspect import isawaitable
 from typing import Any
 
-from durably.errors import UsageError
+from durably.errors import UsageError, ValidationError
 
 
 class ScriptError(UsageError):
@@ -53,6 +53,7 @@ class Script:
 
     def __init__(self, steps: Mapping[str, object] | None = None, *, beside: Script | None = None) -> None:
         """What `beside` says counts where this one says nothing."""
+        _check_mapping(steps)
         self._steps = dict(steps or {})
         self._met: Counter[str] = Counter()
         self._beside = beside
@@ -88,6 +89,11 @@ class Script:
     def check(self, seen: Iterable[str]) -> None:
         """Raise ScriptError if a scripted step was never met; `seen` are the steps that were."""
         check_met("steps", [name for name in self._steps if name not in self._met], seen)
+
+
+def _check_mapping(steps: object) -> None:
+    if steps is not None and not isinstance(steps, Mapping):
+        raise ValidationError("steps", f'must say what each step comes to, as {{"charge": OSError()}}, not {steps!r}')
 
 
 def perform(outcome: object, fn: Callable[..., Any], args: tuple[object, ...]) -> object:
@@ -156,13 +162,22 @@ def base_name(step: str) -> str:
 
 def check_met(field_name: str, unmet: Iterable[str], seen: Iterable[str]) -> None:
     """Raise ScriptError for names that no step had, with those that there were."""
-    missing = list(unmet)
+    missing = list(dict.fromkeys(unmet))
     if not missing:
         return
     known = list(dict.fromkeys(seen))
-    close = difflib.get_close_matches(missing[0], [*known, *map(base_name, known)], n=1)
+    executed = f"(steps executed: {_listed(known) or 'none'})"
+    names = {*known, *map(base_name, known)}
+    strange = [name for name in missing if name not in names]
+    if not strange:
+        why = "it returned less often"
+        if field_name == "steps":
+            why = "it was executed before this, or each time there was an entry with its key"
+        raise ScriptError(f"{field_name}: {_listed(missing)} was executed, but this did not come: {why} {executed}")
+    close = difflib.get_close_matches(strange[0], sorted(names), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    names = ", ".join(map(repr, missing))
-    raise ScriptError(
-        f"{field_name}: {names} was never executed (steps executed: {', '.join(map(repr, known)) or 'none'}).{hint}"
-    )
+    raise ScriptError(f"{field_name}: {_listed(strange)} was never executed {executed}.{hint}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -32,6 +33,8 @@ class Direction:
     loop: asyncio.AbstractEventLoop
     is_blocking: bool
     """Whether it is a `def` job."""
+    begun: Counter[str] = field(default_factory=Counter[str])
+    """How often the function of each step was called."""
     fault: ScriptError | None = None
     """What is wrong with the test: raised by the harness, since the job may well catch it."""
 
@@ -41,6 +44,7 @@ class Direction:
 
     def begin(self, step: str) -> object:
         """What this call is to come to."""
+        self.begun[step] += 1
         self.report.executed.append(step)
         return self.script.outcome(step)
 
@@ -125,9 +129,9 @@ class ScriptedStep(Step[Any]):
             return await super().run(name, fn, *args, **options)
         full = step_name(name, options.get("key"))
         options["returns"] = _returns(fn, options.get("returns"))
-        count = self._direction.report.executed.count(full)
+        count = self._direction.begun[full]
         value = await super().run(name, self._direction.wrap(full, fn), *args, **options)
-        self._direction.after(full, was_called=self._direction.report.executed.count(full) > count)
+        self._direction.after(full, was_called=self._direction.begun[full] > count)
         return value
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
@@ -149,9 +153,9 @@ class ScriptedSyncStep(SyncStep[Any]):
             return super().run(name, fn, *args, **options)
         full = step_name(name, options.get("key"))
         options["returns"] = _returns(fn, options.get("returns"))
-        count = self._direction.report.executed.count(full)
+        count = self._direction.begun[full]
         value = super().run(name, self._direction.wrap(full, fn), *args, **options)
-        self._direction.after(full, was_called=self._direction.report.executed.count(full) > count)
+        self._direction.after(full, was_called=self._direction.begun[full] > count)
         return value
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
