@@ -41,11 +41,13 @@ def judge(seed: int | str, memory: Memory = _MEMORY) -> Verdict:
     """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    stage = Stage(seed, memory)
     try:
-        return _judge(stage)
+        stage = Stage(seed, memory)
+        try:
+            return _judge(stage)
+        finally:
+            stage.close()
     finally:
-        stage.close()
         logging.disable(before)
 
 
