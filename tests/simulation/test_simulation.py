@@ -53,7 +53,10 @@ def test_a_seed_gives_the_same_trace_whatever_was_played_before() -> None:
     for seed in range(20, 26):
         judge(seed, used)
     for seed in range(6):
-        assert judge(seed, used).trace == judge(seed, Memory(AUDIT)).trace
+        fresh = Memory(AUDIT)
+        assert judge(seed, used).trace == judge(seed, fresh).trace
+        fresh.close()
+    used.close()
 
 
 def test_another_process_sees_the_same_trace() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from durably import JobRef
 from durably.runtime.settings import Settings
+from durably.store import catalogue
 from durably.testing import (
     Memory,
     NoFaults,
@@ -101,3 +102,28 @@ def test_a_world_finds_nothing_of_the_one_before_it() -> None:
         room.start("user", commit)
         assert room.close() == 1
     assert connections[0] is connections[1]
+    memory.close()
+
+
+def test_a_world_with_other_statements_gets_a_database_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    first = Room(memory)
+    raw = first.database.raw
+    first.close()
+    known = dict(catalogue.load("sqlite", "durably_"))
+    monkeypatch.setattr(catalogue, "load", lambda *_: known)
+    other = Room(memory)
+    assert other.database.raw is not raw
+    other.close()
+    memory.close()
+
+
+def test_an_open_transaction_is_gone_with_its_world() -> None:
+    memory = Memory()
+    room = Room(memory)
+    room.start("user", rest)
+    room.world.run(until=lambda: room.database.is_visited, limit=1.0)
+    room.world.close()
+    room.database.close()
+    assert Room(memory).close() == 0
+    memory.close()

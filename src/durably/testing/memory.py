@@ -31,15 +31,22 @@ class Memory:
     def lend(self, number: Callable[[], int]) -> Loan:
         """A database without rows. `number` says which transaction writes."""
         known = catalogue.load("sqlite", _PREFIX)
-        spare, self._spare = self._spare, None
-        if spare is None or spare.known is not known:  # statements of another kind: a bug planted on purpose
+        if self._spare is None or self._spare.known is not known:  # other statements: a bug planted on purpose
             return Loan(self, known, number)
+        spare, self._spare = self._spare, None
         spare.number = number
         return spare
 
     def keep(self, loan: Loan) -> None:
         """Lend it again."""
+        self.close()
         self._spare = loan
+
+    def close(self) -> None:
+        """Give up what is not lent."""
+        if self._spare is not None:
+            self._spare.raw.close()
+            self._spare = None
 
 
 class Loan:

@@ -59,7 +59,9 @@ class SimulatedDatabase:
         self._server = world.process("database")
         self.environment = _ServerEnvironment(self._server)
         """`environment.skew` sets its clock."""
-        self._loan = (memory or Memory()).lend(lambda: self.transaction + self.is_visited)
+        self._memory = memory or Memory()
+        self._is_kept = memory is not None
+        self._loan = self._memory.lend(lambda: self.transaction + self.is_visited)
         self.engine = SqliteEngine(parse_url("sqlite:///:memory:"), self.environment, connect=self._loan.connect)
         self._listeners: list[tuple[Process, asyncio.AbstractEventLoop, Callable[[Wake], None]]] = []
         self._is_open = False
@@ -78,6 +80,8 @@ class SimulatedDatabase:
     def close(self) -> None:
         """Let it go, after the end of its world."""
         self._loan.give_back()
+        if not self._is_kept:
+            self._memory.close()
 
     def connect(self, process: Process) -> SimulatedEngine:
         """An engine for this process."""
