@@ -111,7 +111,11 @@ def test_a_world_with_other_statements_gets_a_database_of_its_own(monkeypatch: p
     raw = first.database.raw
     first.close()
     known = dict(catalogue.load("sqlite", "durably_"))
-    monkeypatch.setattr(catalogue, "load", lambda *_: known)
+
+    def load(_dialect: str, _prefix: str) -> catalogue.Catalogue:
+        return known
+
+    monkeypatch.setattr(catalogue, "load", load)
     other = Room(memory)
     assert other.database.raw is not raw
     other.close()

@@ -6,7 +6,7 @@ future, or for virtual time. So nothing is ever done by two of them at once, and
 
 from __future__ import annotations
 
-import threading
+from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import ParamSpec, TypeVar
@@ -25,6 +25,8 @@ class SimulatedThread:
     """One thread of a process. It goes on only when the world says so, and never after the death of its process."""
 
     def __init__(self, process: Process, work: Callable[[], object]) -> None:
+        import threading  # noqa: PLC0415  # a browser has no threads
+
         self._process = process
         self._work = work
         self._forth = threading.Lock()
@@ -71,28 +73,26 @@ class SimulatedThread:
 
     def _run(self) -> None:
         self._forth.acquire()
-        _here.thread = self
+        _running[get_ident()] = self
         try:
             if not self._is_buried:
                 self._work()
         finally:
             self._is_over = True
+            del _running[get_ident()]
             self._process.threads.remove(self)
             self._back.release()
 
 
-class _Here(threading.local):
-    thread: SimulatedThread | None = None
-
-
-_here = _Here()
+_running: dict[int, SimulatedThread] = {}
 
 
 def current_thread() -> SimulatedThread:
     """The simulated thread that calls. Raises RuntimeError in the world's own, which nothing may block."""
-    if _here.thread is None:
+    thread = _running.get(get_ident())
+    if thread is None:
         raise RuntimeError("this would block the world: only threads of its processes may wait")
-    return _here.thread
+    return thread
 
 
 class SimulatedThreads(Executor):

@@ -122,7 +122,7 @@ class World:
         return first
 
 
-class Buried(Protocol):
+class Mortal(Protocol):
     """What is ended with its world."""
 
     def bury(self) -> None:
@@ -141,7 +141,7 @@ class Process:
         self.blocked_until = 0.0
         """Until when its main loop does not return from the code that it runs."""
         self.loops: list[ProcessLoop] = []
-        self.threads: list[Buried] = []
+        self.threads: list[Mortal] = []
         """Those that have not ended."""
         self.farewells: list[Callable[[], object]] = []
         """Called when it dies: what others notice of it."""
