@@ -16,7 +16,7 @@ help:
 	@echo "make backlog measures claims in front of long backlogs (DB=sqlite|postgres, SIZE=small|full)"
 	@echo "make soak    a mixed load with faults: does anything grow? (MINUTES=15, DB=sqlite|postgres, EVERY=10, JSON=1, OUT=docs)"
 	@echo "make test    the tests                              (ARGS='-k lease')"
-	@echo "make simulate  workers, clients and faults in virtual time  (SEEDS=10000, SEED=123, FIRST=0, PLANTED=1)"
+	@echo "make simulate  workers, clients and faults in virtual time  (SEEDS=10000, SEED=123, FIRST=0, CORES=1, PLANTED=1)"
 	@echo "make check   format, lint, types, imports and sizes"
 	@echo "make format  rewrite the code in the project's format"
 	@echo "make lock    pin the newest versions of all packages"
@@ -83,7 +83,7 @@ test: .venv/.ready
 # SEED=123 prints what happens in that one; PLANTED=1 looks for the bugs of tests/simulation/planted.py.
 simulate: .venv/.ready
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),$(if $(PLANTED),500,10000)) --first $(or $(FIRST),0) \
-	    $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted)
+	    $(if $(CORES),--cores $(CORES)) $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted)
 
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 check: .venv/.ready

@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor as Executor  # noqa: PLC0414  # others name the type through this module
+    from concurrent.futures import Future
+
+T = TypeVar("T")
 
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0x2 << 62
@@ -47,6 +50,10 @@ class Environment(Protocol):
 
     def executor(self, name: str, threads: int) -> Executor:
         """Threads named `name` to run blocking calls in. The caller shuts it down."""
+        ...
+
+    def wait(self, future: Future[T]) -> T:
+        """Block this thread, not an event loop's, until the future is done. Returns its result, or raises."""
         ...
 
     def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
@@ -113,6 +120,10 @@ class SystemEnvironment:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # a browser has no threads
 
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+
+    def wait(self, future: Future[T]) -> T:
+        """See `Environment`."""
+        return future.result()
 
     def start_thread(self, name: str, target: Callable[[], None]) -> Thread:
         """See `Environment`."""

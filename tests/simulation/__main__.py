@@ -17,6 +17,8 @@ from tests.simulation.verdict import Verdict, judge, judge_many
 _CHUNK = 20
 _SHOWN = 10
 """Failing seeds that are described."""
+_EVERY = 10.0
+"""Seconds between two lines of progress."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,45 +30,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--planted", action="store_true", help="for each planted bug, find the first seed that finds it"
     )
+    parser.add_argument(
+        "--cores", type=int, default=cpu_count(), help="how many processes play; all cores if not given"
+    )
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return show(options.seed)
-    return find_planted(options.seeds) if options.planted else play(options.first, options.seeds)
+    return find_planted(options.seeds) if options.planted else play(options.first, options.seeds, options.cores)
 
 
 def show(seed: int) -> int:
     """Play one seed and print everything."""
     verdict = judge(seed)
     print(*verdict.trace, sep="\n")
-    print(f"\nseed {seed}: {verdict.transactions} transactions in {verdict.seconds:.1f} s of virtual time")
-    print(f"faults: {_counted(verdict.faults)}")
-    print(f"trace:  {verdict.digest}")
+    print(f"\nseed {seed}")
+    print(f"faults:  {_counted(verdict.faults)}")
+    print(f"checked: {_counted(verdict.checked)}")
+    print(f"trace:   {verdict.digest}")
     print(*([f"FOUND   {finding}" for finding in verdict.findings] or ["nothing is wrong"]), sep="\n")
     return 1 if verdict.findings else 0
 
 
-def play(first: int, count: int) -> int:
-    """Play many seeds on all cores."""
-    began = time.perf_counter()
+def play(first: int, count: int, cores: int) -> int:
+    """Play many seeds on so many cores."""
+    began = told = time.perf_counter()
     faults: Counter[str] = Counter()
+    checked: Counter[str] = Counter()
     failed: list[Verdict] = []
-    transactions, seconds = 0, 0.0
-    for number, verdict in enumerate(_verdicts(first, count), 1):
+    for number, verdict in enumerate(_verdicts(first, count, cores), 1):
         faults.update(verdict.faults)
-        transactions += verdict.transactions
-        seconds += verdict.seconds
+        checked.update(verdict.checked)
         if verdict.findings:
             failed.append(verdict)
             if len(failed) <= _SHOWN:
                 print(f"seed {verdict.seed} fails (make simulate SEED={verdict.seed}):")
                 print(*(f"    {finding}" for finding in verdict.findings[:5]), sep="\n", flush=True)
-        if number % 1000 == 0:
-            print(f"{number} seeds, {number / (time.perf_counter() - began):.1f} a second", flush=True)
+        now = time.perf_counter()
+        if now - told >= _EVERY:
+            told = now
+            print(f"{number} of {count} seeds, {number / (now - began):.1f} a second, {len(failed)} failed", flush=True)
     passed = time.perf_counter() - began
-    print(f"{count} seeds in {passed:.1f} s: {count / passed:.1f} a second, {len(failed)} failed")
-    print(f"{transactions} transactions, {seconds / 3600:.1f} hours of virtual time")
-    print(f"faults: {_counted(faults)}")
-    return 1 if failed else 0
+    print(f"{count} seeds in {passed:.1f} s: {count / passed:.1f} a second")
+    print(f"faults:  {sum(faults.values()):,}: {_counted(faults)}")
+    print(f"checked: {_counted(checked)}")
+    if failed:
+        print(f"failed:  {len(failed)}: {' '.join(str(verdict.seed) for verdict in failed)}")
+        return 1
+    print("nothing was found")
+    return 0
 
 
 def find_planted(seeds: int) -> int:
@@ -81,16 +92,16 @@ def find_planted(seeds: int) -> int:
     return 1 if missed else 0
 
 
-def _verdicts(first: int, count: int) -> Iterator[Verdict]:
+def _verdicts(first: int, count: int, cores: int) -> Iterator[Verdict]:
     """The verdicts in order, without traces: they are long."""
     chunks = [(start, min(_CHUNK, first + count - start)) for start in range(first, first + count, _CHUNK)]
-    with ProcessPoolExecutor(cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
         for verdicts in pool.map(judge_many, *zip(*chunks, strict=True)):
             yield from verdicts
 
 
-def _counted(faults: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items())) or "none"
+def _counted(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(numbers.items())) or "none"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ class CallChecker:
         self._check_idempotency()
         self._check_acts()
         self._check_children()
+        self._check_visits()
         self._check_subscriber()
         self._check_rest()
 
@@ -80,16 +81,38 @@ class CallChecker:
             if len(runs) > 1 and not runs & set(self._ledger.deleted):
                 self._find("G2", f"the child {tag} was triggered as {sorted(runs)}")
 
+    def _check_visits(self) -> None:
+        """What clients did in a transaction of their own is there if and only if it was committed, all of it."""
+        inserts = {run: (txn, plan_tag(row["input"])) for txn, run, row in self._ledger.inserted}
+        for visit in self._history.visits:
+            made = [deed for deed in visit.deeds if deed.disposition == "created"]
+            found = {inserts[deed.run][0] for deed in made if deed.run in inserts}
+            missing = [deed.run for deed in made if deed.run not in inserts]
+            is_split = len(found) > 1 or (found and missing)
+            if is_split or (found and visit.outcome in {"rolled back", "open"}):
+                self._find("G1", f"{visit} is {visit.outcome}, and stored in {found} without {missing}")
+            if visit.outcome != "committed":
+                continue
+            if missing:
+                self._find("G1", f"{visit} is committed without {missing}")
+            for deed in visit.deeds:
+                states = {state for _, state, _ in self._ledger.moments[deed.run]}
+                if deed.kind == "cancel" and "cancelled" not in states:
+                    self._find("G10", f"{visit} is committed, and {deed.run} was never cancelled")
+                if deed.tag and inserts.get(deed.run, (0, deed.tag))[1] != deed.tag:
+                    self._find("G2", f"{visit}: {deed.run} has the input {inserts[deed.run][1]}")
+
     def _check_subscriber(self) -> None:
-        """Every event is heard, and those of a run in order, whatever is heard again."""
+        """Every event is heard, and those of a run in order, whatever is heard again; but not what was purged."""
         heard: dict[str, int] = defaultdict(int)
-        for run, seq in self._history.heard:
-            if seq > heard[run] + 1:
+        purged = self._ledger.purged
+        for run, seq, txn in self._history.heard:
+            if any(purged.get((run, one), txn + 1) > txn for one in range(heard[run] + 1, seq)):
                 self._find("G9", f"the subscriber heard {seq} of {run} after {heard[run]}")
             heard[run] = max(heard[run], seq)
         rows = self._history.raw.execute("SELECT run_id, max(seq) FROM durably_events GROUP BY run_id").fetchall()
         for run, last in rows:
-            if heard[run] != last:
+            if heard[run] < last:
                 self._find("G9", f"the subscriber heard {heard[run]} of {last} events of {run}")
 
     def _check_rest(self) -> None:
@@ -98,3 +121,7 @@ class CallChecker:
                    (SELECT count(*) FROM durably_runs r WHERE r.slot AND r.concurrency_key = k.key)"""
         for (key,) in raw.execute(drift):
             self._find("G7", f"the slots of {key!r} are miscounted")
+        for table in ("steps", "logs"):
+            orphans = f"SELECT DISTINCT run_id FROM durably_{table} WHERE run_id NOT IN (SELECT id FROM durably_runs)"
+            for (run,) in raw.execute(orphans):
+                self._find("G12", f"{table} of {run} are left, and the run is not")

@@ -8,12 +8,19 @@ from collections import defaultdict
 from durably.testing.simulated import BEGINNING
 from tests.simulation.check_rows import Ledger
 from tests.simulation.history import Effect, History
-from tests.simulation.trouble import LEASE, POLL, Interval, Profile
+from tests.simulation.trouble import LEASE, POLL, Interval, Profile, Trouble
 
 CANCEL_SECONDS = 1.0
 """Within this the code of a cancelled run is interrupted."""
 _HUNG = ("frozen",)
-_ALL = ("dead", "frozen", "blocked", "outage", "slow")
+_ALL = ("dead", "frozen", "blocked", "outage", "slow", "visit")
+_VISIT = 0.1
+"""From so many seconds on a transaction of a client's own keeps others from their work."""
+
+
+_ACTIVE = {"tick", "start", "start thread", "done"}
+"""What code does that can be interrupted; in a thread it is stopped at its next step."""
+_STARTS = ("start", "start plain", "start thread")
 
 
 class Excuses:
@@ -34,12 +41,14 @@ class Excuses:
 class CodeChecker:
     """Compares what user code did with the rows."""
 
-    def __init__(self, history: History, ledger: Ledger, profile: Profile, intervals: list[Interval]) -> None:
+    def __init__(self, history: History, ledger: Ledger, profile: Profile, trouble: Trouble) -> None:
         self.findings: list[str] = []
         self._history = history
         self._ledger = ledger
         self._profile = profile
-        self._excuses = Excuses(intervals)
+        self._clock = trouble.clock
+        visits = [Interval("visit", "*", *one) for one in history.database.visits if one[1] - one[0] > _VISIT]
+        self._excuses = Excuses([*trouble.intervals, *visits])
         self._by_execution: dict[tuple[str, int], list[Effect]] = defaultdict(list)
         for effect in history.effects:
             self._by_execution[effect.run, effect.generation].append(effect)
@@ -60,17 +69,24 @@ class CodeChecker:
         ledger = self._ledger
         for effect in self._history.effects:
             stored = ledger.stored.get((effect.run, effect.step))
-            if effect.kind in {"start", "start plain"} and stored is not None and effect.txn >= stored[0]:
-                # a thread that was frozen before its first line begins wherever the world is by then
-                if effect.kind == "start plain" and self._excuses.any(
-                    effect.process, effect.at - 9.0, effect.at, _HUNG
-                ):
-                    continue
-                self._find("G5", f"{_place(effect)} began after it had been stored in #{stored[0]}")
-            if effect.kind == "start":
-                self._check_belief(effect)
+            if effect.kind in _STARTS and not self._is_excused(effect):
+                if stored is not None and effect.txn >= stored[0]:
+                    self._find("G5", f"{_place(effect)} began after it had been stored in #{stored[0]}")
+                if effect.kind != "start plain":
+                    self._check_belief(effect)
             if effect.kind == "got":
                 self._check_value(effect, stored)
+
+    def _is_excused(self, effect: Effect) -> bool:
+        """Whether it may begin though its lease is another's by now.
+
+        A thread that was frozen before its first line begins wherever the world is by then. When the database's clock
+        jumped ahead, a lease ran out earlier than its holder can know, which believes in it for a lease at most.
+        """
+        begin, at = effect.at - 9.0, effect.at
+        if effect.kind != "start" and self._excuses.any(effect.process, begin, at, _HUNG):
+            return True
+        return self._excuses.any(effect.process, at - LEASE, at, ("clock",))
 
     def _check_belief(self, effect: Effect) -> None:
         status, generation = self._ledger.state_after(effect.run, effect.txn)
@@ -101,7 +117,7 @@ class CodeChecker:
                 continue
             late = call.ended + CANCEL_SECONDS + 2 * self._profile.latency
             for effect in self._history.effects:
-                is_late = effect.run == call.run and effect.at > late and effect.kind in {"tick", "start", "done"}
+                is_late = effect.run == call.run and effect.at > late and effect.kind in _ACTIVE
                 # what a resume or another life of it did is none of this
                 if is_late and effect.generation <= self._generation_at(call.run, call.txn):
                     self._check_late(effect, call.ended)
@@ -122,21 +138,34 @@ class CodeChecker:
         profile = self._profile
         for txn, run, generation, expires_us in self._ledger.takeovers:
             holder = self._ledger.holders.get((run, generation), "")
-            at, expired = self._at(txn), expires_us / 1e6 - BEGINNING.timestamp()
+            at = self._at(txn)
+            expired = self._when(expires_us, at)
             has_begun = any(effect.at < expired for effect in self._by_execution[run, generation])
             # a blocked loop loses no lease, but one that it does not know of yet
             kinds = tuple(kind for kind in _ALL if kind != "blocked" or not has_begun)
-            is_excused = self._excuses.any(holder, expired - 2 * LEASE, at, kinds)
+            is_excused = self._excuses.any(holder, expired - 2 * LEASE, at, (*kinds, "clock"))
             if not is_excused and profile.lost_before + profile.locked <= 0.2:
                 self._find("G6", f"{run}@{generation} was lost by {holder}, which was well")
             if "fail_crashed" not in self._history.transactions[txn].names:
                 self._check_prompt(f"{run}@{generation}, whose lease ran out,", expired, at)
+
+    def _when(self, shown_us: int, before: float) -> float:
+        """When the clock of the database came to show this for the last time before a moment."""
+        shown = shown_us / 1e6 - BEGINNING.timestamp()
+        for begin, skew in reversed([one for one in self._clock if one[0] <= before]):
+            if begin + skew < shown:
+                return min(shown - skew, before)
+            before = begin
+        return 0.0
 
     def _check_promptness(self) -> None:
         """What can be claimed is claimed soon, if there is somebody to do it."""
         for run, begin, end in self._ledger.claimable:
             if end is not None:
                 self._check_prompt(f"{run}, which could be claimed,", self._at(begin), self._at(end))
+        for run, begin, end in self._ledger.chores:
+            if end is not None:
+                self._check_prompt(f"{run}, of a transaction of its own,", self._at(begin), self._at(end))
 
     def _check_prompt(self, what: str, begin: float, end: float) -> None:
         bound = POLL * 1.25 + 0.4 + self._slack
@@ -155,8 +184,9 @@ class CodeChecker:
     def _busy(self, process: str, begin: float, end: float) -> int:
         """How many runs a worker had at most in this time, with those whose code may not have ended yet."""
         count = 0
-        for holder, _, _, first, last in self._ledger.leases:
-            over = end if last is None else self._at(last) + 1.5
+        for holder, run, generation, first, last in self._ledger.leases:
+            code = self._by_execution[run, generation]
+            over = end if last is None else max(self._at(last) + 1.5, code[-1].at + 0.5 if code else 0.0)
             count += holder == process and self._at(first) <= end and over >= begin
         return count
 

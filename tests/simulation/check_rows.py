@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
-from durably.testing.simulated import BEGINNING
 from tests.simulation.history import Change, History, Transaction
-from tests.simulation.trouble import MAX_CRASHES
+from tests.simulation.trouble import LEASE, MAX_CRASHES, Profile
 
 ENDED = {"completed", "failed", "cancelled"}
 _HELD_EVENTS = {"step:start", "step:complete", "step:fail", "log:write", "run:progress"}
@@ -25,13 +24,14 @@ _TOLD = {
     ("failed", "pending"): "run:resume",
 }
 """The event of each change of status; what is missing here is no change that may happen."""
+_LEASE_US = round(LEASE * 1e6)
 _STATE_EVENTS = {*_TOLD.values(), "run:trigger", "run:delete", "run:replace"}
 
 
 class Ledger:
     """The rows as they were after each transaction, and what was wrong with them."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, profile: Profile) -> None:
         self.findings: list[str] = []
         self.holders: dict[tuple[str, int], str] = {}
         """The process that claimed this generation of a run."""
@@ -45,24 +45,34 @@ class Ledger:
         """Transaction, run, and old generation whose lease ran out, and when that was in microseconds."""
         self.claimable: list[tuple[str, int, int | None]] = []
         """Runs that could be claimed from one transaction on to another one."""
+        self.chores: list[tuple[str, int, int | None]] = []
+        """What some worker had to do for a client's own transaction, from one transaction on to another one."""
+        self.purged: dict[tuple[str, int], int] = {}
+        """Run and seq of each event that was purged, and the transaction."""
         self.leases: list[tuple[str, str, int, int, int | None]] = []
         """Process, run, generation, and the transactions that began and ended the lease."""
         self.inserted: list[tuple[int, str, dict[str, Any]]] = []
         self.deleted: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+        """Runs that were purged, and steps that runs have from others."""
         self._history = history
+        self._profile = profile
         self._rows: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self._seqs: Counter[str] = Counter()
         self._limits: dict[str, int] = defaultdict(lambda: 1)
         self._crashes: Counter[str] = Counter()
         self._open_claims: dict[str, int] = {}
+        self._open_chores: dict[str, int] = {}
         self._open_leases: dict[str, tuple[str, int, int]] = {}
-        self._txn = Transaction(0.0, "", "")
+        self._txn = Transaction(0.0, "", "", 0)
         self._number = 0
         for number, changes in groupby(history.changes(), key=lambda change: change.txn):
             self._transaction(number, list(changes))
         for run, begin in self._open_claims.items():
             self.claimable.append((run, begin, None))
+        for run, begin in self._open_chores.items():
+            self.chores.append((run, begin, None))
         for run, (process, generation, begin) in self._open_leases.items():
             self.leases.append((process, run, generation, begin, None))
 
@@ -89,16 +99,23 @@ class Ledger:
         self._told: dict[str, Counter[str]] = defaultdict(Counter)
         self._admitted: list[str] = []
         self._dropped: list[tuple[str, dict[str, Any]]] = []
+        self._copied: list[str] = []
+        if "audit_keys" in self._txn.names:
+            self.find("G7", "the slots of a key were miscounted")
         kinds: dict[str, Callable[[Change], None]] = {
             "run": self._run,
             "step": self._step,
             "event": self._event,
+            "gone": self._gone,
+            "lease": self._check_length,
             "limit": self._limit,
         }
         for change in changes:
             kinds[change.kind](change)
         self._check_told()
         self._check_keys(before)
+        for run in self._copied:
+            self._check_copies(run)
         for run, step in self._dropped:
             if run in self._rows and self._rows[run]["status"] != "completed":
                 self.find("G12", f"step {step['name']} of {run} is gone, and the run is not")
@@ -144,6 +161,8 @@ class Ledger:
             self._delete(run, old or {})
         elif old is None:
             self.inserted.append((self._number, run, new))
+            if run in self._history.copies:
+                self._copied.append(run)
             self._expected[run]["run:trigger"] += 1
             self._set(run, new)
         else:
@@ -158,12 +177,23 @@ class Ledger:
             self._open_claims.setdefault(run, self._number)
         elif run in self._open_claims:
             self.claimable.append((run, self._open_claims.pop(run), self._number))
+        if row["hold"] == "admit" or (row["slot"] and row["status"] == "cancelled"):
+            self._open_chores.setdefault(run, self._number)
+        elif run in self._open_chores:
+            self.chores.append((run, self._open_chores.pop(run), self._number))
 
     def _delete(self, run: str, old: dict[str, Any]) -> None:
         if old["status"] not in ENDED:
             self.find("G8", f"{run} was deleted while it was {old['status']}")
+        if old["slot"]:
+            self.find("G7", f"{run} was deleted with its slot")
+        is_purge = "purge_runs" in self._txn.names
+        self.counts["runs purged"] += is_purge
+        if is_purge and not self._is_old(old["completed_at"], self._profile.retain_runs):
+            self.find("G12", f"{run} was purged before its time")
         self._expected[run]["run:delete"] += 1
         self._rows.pop(run, None)
+        self._open_chores.pop(run, None)
         self.moments[run].append((self._number, "deleted", 0))
         self.deleted[run] = self._number
 
@@ -193,7 +223,9 @@ class Ledger:
         """A change that is no change of status."""
         if old["status"] in ENDED:
             changed = [name for name in new if old[name] != new[name]]
-            self.find("G8", f"{run} is {old['status']} and changed in {changed}")
+            if changed != ["slot"] or new["slot"] or "free_inside" not in self._txn.names:
+                self.find("G8", f"{run} is {old['status']} and changed in {changed}")
+            return
         if old["input"] != new["input"]:
             self._expected[run]["run:replace"] += 1
             if old["generation"]:
@@ -210,7 +242,7 @@ class Ledger:
             self.find("G7", f"{run} was leased while it was held ({old['hold']})")
         if old["status"] == "leased":
             expires = old["lease_expires_at"]
-            if expires > self._now_us():
+            if expires > self._txn.now_us:
                 self.find("G3", f"{run}@{old['generation']} was taken away before its lease ran out")
             self._crashes[run] += 1
             self.takeovers.append((self._number, run, old["generation"], expires))
@@ -228,7 +260,7 @@ class Ledger:
         if "fail_crashed" in self._txn.names and new["status"] == "failed":
             self._crashes[run] += 1
             self.takeovers.append((self._number, run, generation, old["lease_expires_at"]))
-            if old["lease_expires_at"] > self._now_us() or self._crashes[run] < MAX_CRASHES:
+            if old["lease_expires_at"] > self._txn.now_us or self._crashes[run] < MAX_CRASHES:
                 self.find("G13", f"{run} was failed after {self._crashes[run]} crashes")
             return
         if self.holders.get((run, generation)) != self._txn.author:
@@ -241,8 +273,14 @@ class Ledger:
         process, generation, begin = self._open_leases.pop(run, ("", 0, 0))
         self.leases.append((process, run, generation, begin, self._number))
 
-    def _now_us(self) -> int:
-        return int(BEGINNING.timestamp()) * 1_000_000 + round(self._txn.at * 1_000_000)
+    def _check_length(self, change: Change) -> None:
+        lasts = (change.new or {})["expires"] - self._txn.now_us
+        if lasts != _LEASE_US:
+            self.find("G6", f"the lease of {change.run} lasts {lasts / 1e6} s from now on")
+
+    def _is_old(self, at_us: int, kept: float) -> bool:
+        """Whether a purge that keeps what is not older than so many seconds may take this."""
+        return kept > 0 and at_us + kept * 1e6 < self._txn.now_us
 
     # --- steps and events -----------------------------------------------------------------------------------
 
@@ -250,10 +288,12 @@ class Ledger:
         run, old, new = change.run, change.old, change.new
         if new is None:
             self._dropped.append((run, old or {}))
+            self._steps[run].pop((old or {})["name"], None)
             return
+        self._steps[run][new["name"]] = new
         if old is not None and old["status"] == "completed":
             self.find("G5", f"step {new['name']} of {run} was stored again: {old} -> {new}")
-        if "copy_steps" not in self._txn.names:
+        if run not in self._history.copies or self._rows[run]["generation"]:
             self._check_holder(run, f"step {new['name']}")
             if new["generation"] != self._rows[run]["generation"]:
                 self.find("G4", f"step {new['name']} of {run} was stored by the old generation {new['generation']}")
@@ -261,6 +301,26 @@ class Ledger:
         if new["status"] == "completed":
             self.stored[run, new["name"]] = (self._number, new["output"])
             self._crashes[run] = 0
+
+    def _check_copies(self, run: str) -> None:
+        """A run that goes on where another one was has the steps before that, and no others."""
+        source, begin = self._history.copies[run]
+        steps = self._steps[source]
+        at = steps[begin]["position"] if begin in steps else 0
+        due = [one for one in steps.values() if one["status"] == "completed" and one["position"] < at]
+        wanted, found = (
+            sorted((one["name"], one["position"], one["output"]) for one in several)
+            for several in (due, self._steps[run].values())
+        )
+        self.counts["steps taken over"] += len(found)
+        if found != wanted:
+            self.find("G5", f"{run} took {found} over from {source}, and not what is before {begin}: {wanted}")
+
+    def _gone(self, change: Change) -> None:
+        old = change.old or {}
+        if "purge_events" not in self._txn.names or not self._is_old(old["created_at"], self._profile.retain_events):
+            self.find("G9", f"event {old['type']} of {change.run} is gone before its time")
+        self.purged[change.run, old["seq"]] = self._number
 
     def _event(self, change: Change) -> None:
         run, event = change.run, change.new or {}

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
+from durably import Job
 from durably.errors import DurablyError
 from durably.model import Run
 from durably.runtime.bulk import TriggerItem
-from durably.testing import Process, SimulatedDurably
-from tests.simulation.history import Call, History
+from durably.testing import Process, SimulatedConnection, SimulatedDurably
+from tests.simulation.blocking import blocking
+from tests.simulation.history import Call, Deed, History, Visit
 from tests.simulation.trouble import DURATION, Profile
 from tests.simulation.workload import Plan, pause, random_plan, scripted
+
+AnyJob: TypeAlias = Job[Plan, list[list[int]]]
 
 _KINDS = ("trigger",) * 12 + (
     "many",
@@ -25,6 +31,8 @@ _KINDS = ("trigger",) * 12 + (
     "resume",
     "resume",
     "retrigger",
+    "again",
+    "again",
     "delete",
     "limit",
     "race",
@@ -48,12 +56,15 @@ class Clients:
     profile: Profile
     chance: Random
     known: list[str] = field(default_factory=list[str])
+    jobs: dict[str, str] = field(default_factory=dict[str, str])
+    """Of each run that is known the name of its job."""
     tags: int = 0
 
     def scripts(self) -> list[Script]:
         """Two clients, each with its calls."""
+        kinds = _KINDS + ("visit",) * (8 * self.profile.has_visits)
         items = sorted(
-            (round(self.chance.random() ** 2 * DURATION, 3), self.chance.choice(_KINDS))
+            (round(self.chance.random() ** 2 * DURATION, 3), self.chance.choice(kinds))
             for _ in range(self.profile.calls)
         )
         items[:2] = [(0.0, "trigger"), (0.0, "trigger")]
@@ -76,22 +87,54 @@ class Clients:
             await self._trigger(process, durably)
         elif kind == "many":
             await self._trigger_many(process, durably)
+        elif kind == "visit":
+            await Visitor(self, process, durably).visit()
         elif kind == "limit":
             key, limit = self.chance.choice(("red", "blue")), self.chance.choice((1, 2, 3))
             await self._call(process, kind, None, lambda: durably.set_limit(key, limit), key=key, limit=limit)
         elif self.known:
-            await self._act(kind, process, durably, self.chance.choice(self.known[-4:]))
+            recent = self.known if kind == "again" else self.known[-4:]
+            await self._act(kind, process, durably, self.chance.choice(recent))
 
     async def _act(self, kind: str, process: Process, durably: SimulatedDurably, run: str) -> None:
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "cancel": lambda: durably.cancel(run),
             "resume": lambda: durably.resume(run),
-            "retrigger": lambda: durably.retrigger(run, job=scripted),
+            "retrigger": lambda: durably.retrigger(run, job=self.job_of(run)),
             "delete": lambda: durably.delete_run(run),
         }
-        await self._call(process, kind, run, calls[kind])
+        if kind != "again":
+            await self._call(process, kind, run, calls[kind])
+        elif (step := self.some_step(run)) is not None:
+            await self._call(
+                process,
+                "retrigger",
+                run,
+                lambda: durably.retrigger(run, job=self.job_of(run), from_step=step),
+                from_step=step,
+            )
+
+    def job_of(self, run: str) -> AnyJob:
+        """The job of a run."""
+        return blocking if self.jobs.get(run) == blocking.name else scripted
+
+    def some_step(self, run: str) -> str | None:
+        """A step that a run has finished, if it has any."""
+        names = sorted({effect.step for effect in self.history.effects if effect.run == run and effect.kind == "got"})
+        return self.chance.choice(names) if names else None
+
+    def some_job(self) -> AnyJob:
+        """A job that there is in this simulation."""
+        return blocking if self.profile.has_threads and self.chance.random() < 0.5 else scripted
 
     async def _trigger(self, process: Process, durably: SimulatedDurably) -> None:
+        plan, options = self.request()
+        job = self.some_job()
+        shown = {name: value for name, value in options.items() if name != "delay"}
+        await self._call(process, "trigger", None, lambda: durably.trigger(job, plan, **options), tag=plan.tag, **shown)
+
+    def request(self) -> tuple[Plan, dict[str, Any]]:
+        """What to trigger: the input and the options."""
         chance = self.chance
         plan = random_plan(chance, self._tag(), self.profile.kinds)
         options: dict[str, Any] = {}
@@ -108,10 +151,7 @@ class Clients:
             options["delay"] = timedelta(seconds=round(chance.uniform(0.1, 2.0), 2))
         if chance.random() < 0.2:
             options["priority"] = chance.choice((-5, 5))
-        shown = {name: value for name, value in options.items() if name != "delay"}
-        await self._call(
-            process, "trigger", None, lambda: durably.trigger(scripted, plan, **options), tag=plan.tag, **shown
-        )
+        return plan, options
 
     async def _trigger_many(self, process: Process, durably: SimulatedDurably) -> None:
         tags = [self._tag() for _ in range(3)]
@@ -135,15 +175,78 @@ class Clients:
         found: Any = result
         several: list[Any] = found if isinstance(result, list) else [result]
         runs: list[Run[Any]] = [one for one in several if isinstance(one, Run)]
-        self.known += [one.id for one in runs if one.id not in self.known]
+        for one in runs:
+            self.know(one)
         if kind == "trigger" and runs:
             detail["disposition"] = runs[0].disposition
         shown = runs[0].id if runs else run
         self.history.called(Call(process.name, kind, began, world.now, database.transaction, shown, error, detail))
 
+    def know(self, run: Run[Any]) -> None:
+        """Take note of a run."""
+        if run.id not in self.jobs:
+            self.known.append(run.id)
+            self.jobs[run.id] = run.job
+
     def _tag(self) -> str:
         self.tags += 1
         return f"tag-{self.tags}"
+
+
+class Visitor:
+    """A transaction of a client's own: it triggers and cancels, and then commits or does not."""
+
+    def __init__(self, clients: Clients, process: Process, durably: SimulatedDurably) -> None:
+        self._clients = clients
+        self._process = process
+        self._durably = durably
+        self._connection = SimulatedConnection(clients.history.database, process)
+        self._visit = Visit(process.name)
+        clients.history.visits.append(self._visit)
+
+    async def visit(self) -> None:
+        chance = self._clients.chance
+        is_wanted = chance.random() < 0.7
+        try:
+            await self._connection.begin()
+            for _ in range(chance.choice((1, 2, 3))):
+                await pause(chance.choice((0.0, 0.01, 0.01, 0.3)))
+                with suppress(DurablyError):  # nothing was written by that one
+                    await self._do(chance.choice(("trigger", "trigger", "retrigger", "again", "cancel", "cancel")))
+            if is_wanted:
+                self._visit.outcome = "unknown"
+                await self._connection.commit()
+                self._visit.outcome = "committed"
+        except sqlite3.OperationalError as error:
+            self._process.world.note(f"{self._process.name:10}   a transaction of its own fails: {error}")
+        if self._visit.outcome == "open" and self._process.is_alive:
+            self._visit.outcome = "rolled back"
+            with suppress(sqlite3.OperationalError):
+                await self._connection.rollback()
+        self._process.world.note(f"{self._process.name:10}   a transaction of its own is {self._visit.outcome}")
+
+    async def _do(self, kind: str) -> None:
+        clients, durably, connection = self._clients, self._durably, self._connection
+        run = clients.chance.choice(clients.known[-4:]) if clients.known else None
+        if kind == "trigger" or run is None:
+            plan, options = clients.request()
+            options.pop("if_pending", None)
+            made = await durably.trigger(clients.some_job(), plan, connection=connection, **options)
+            self._note("trigger", made, plan.tag)
+        elif kind == "cancel":
+            await durably.cancel(run, connection=connection)
+            self._visit.deeds.append(Deed("cancel", run))
+        else:
+            step = clients.some_step(run) if kind == "again" else None
+            clients.history.begun.append("retrigger")
+            made = await durably.retrigger(run, job=clients.job_of(run), from_step=step, connection=connection)
+            if step is not None:
+                clients.history.copies[made.id] = run, step
+            self._note("retrigger", made)
+
+    def _note(self, kind: str, run: Run[Any], tag: str = "") -> None:
+        self._clients.know(run)
+        self._visit.deeds.append(Deed(kind, run.id, tag, run.disposition or ""))
 
 
 def plan_tag(input_json: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.testing import Loss, SimulatedDatabase
-from durably.testing.simulated import Request
+from durably.testing.served import Request
 
 IMAGE = (
     "status", "generation", "hold", "slot", "rank", "crashes", "attempt", "lease_expires_at", "concurrency_key", "job",
@@ -23,31 +23,46 @@ def _image(row: str) -> str:
 
 
 _CHANGED = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in IMAGE if column != "lease_expires_at")
-_TRIGGERS = f"""
+_STEP = "name", "status", "output", "generation", "position"
+
+
+def _step(row: str) -> str:
+    return f"json_array({', '.join(f'{row}.{column}' for column in _STEP)})"
+
+
+AUDIT = f"""
 CREATE TABLE audit (n INTEGER PRIMARY KEY, txn INTEGER, kind TEXT, run_id TEXT, old TEXT, new TEXT);
 CREATE TRIGGER audit_run_insert AFTER INSERT ON durably_runs BEGIN
-    INSERT INTO audit (txn, kind, run_id, new) VALUES (audit_txn(), 'run', NEW.id, {_image("NEW")}); END;
+    INSERT INTO audit (txn, kind, run_id, new) VALUES (simulated_transaction(), 'run', NEW.id, {_image("NEW")}); END;
 CREATE TRIGGER audit_run_update AFTER UPDATE ON durably_runs WHEN {_CHANGED} BEGIN
     INSERT INTO audit (txn, kind, run_id, old, new)
-    VALUES (audit_txn(), 'run', NEW.id, {_image("OLD")}, {_image("NEW")}); END;
+    VALUES (simulated_transaction(), 'run', NEW.id, {_image("OLD")}, {_image("NEW")}); END;
 CREATE TRIGGER audit_run_delete AFTER DELETE ON durably_runs BEGIN
-    INSERT INTO audit (txn, kind, run_id, old) VALUES (audit_txn(), 'run', OLD.id, {_image("OLD")}); END;
+    INSERT INTO audit (txn, kind, run_id, old) VALUES (simulated_transaction(), 'run', OLD.id, {_image("OLD")}); END;
+CREATE TRIGGER audit_lease AFTER UPDATE OF lease_expires_at ON durably_runs
+WHEN NEW.lease_expires_at IS NOT NULL BEGIN
+    INSERT INTO audit (txn, kind, run_id, new)
+    VALUES (simulated_transaction(), 'lease', NEW.id, json_array(NEW.generation, NEW.lease_expires_at)); END;
 CREATE TRIGGER audit_step_insert AFTER INSERT ON durably_steps BEGIN
     INSERT INTO audit (txn, kind, run_id, new)
-    VALUES (audit_txn(), 'step', NEW.run_id, json_array(NEW.name, NEW.status, NEW.output, NEW.generation)); END;
+    VALUES (simulated_transaction(), 'step', NEW.run_id, {_step("NEW")}); END;
 CREATE TRIGGER audit_step_update AFTER UPDATE ON durably_steps BEGIN
     INSERT INTO audit (txn, kind, run_id, old, new)
-    VALUES (audit_txn(), 'step', NEW.run_id, json_array(OLD.name, OLD.status, OLD.output, OLD.generation),
-            json_array(NEW.name, NEW.status, NEW.output, NEW.generation)); END;
+    VALUES (simulated_transaction(), 'step', NEW.run_id, {_step("OLD")}, {_step("NEW")}); END;
 CREATE TRIGGER audit_step_delete AFTER DELETE ON durably_steps BEGIN
     INSERT INTO audit (txn, kind, run_id, old)
-    VALUES (audit_txn(), 'step', OLD.run_id, json_array(OLD.name, OLD.status, OLD.output, OLD.generation)); END;
+    VALUES (simulated_transaction(), 'step', OLD.run_id, {_step("OLD")}); END;
 CREATE TRIGGER audit_event AFTER INSERT ON durably_events BEGIN
     INSERT INTO audit (txn, kind, run_id, new)
-    VALUES (audit_txn(), 'event', NEW.run_id, json_array(NEW.id, NEW.seq, NEW.type, NEW.step)); END;
+    VALUES (simulated_transaction(), 'event', NEW.run_id, json_array(NEW.id, NEW.seq, NEW.type, NEW.step)); END;
+CREATE TRIGGER audit_event_delete AFTER DELETE ON durably_events BEGIN
+    INSERT INTO audit (txn, kind, run_id, old)
+    VALUES (simulated_transaction(), 'gone', OLD.run_id, json_array(OLD.seq, OLD.type, OLD.created_at)); END;
 CREATE TRIGGER audit_limit AFTER UPDATE OF "limit" ON durably_concurrency_keys BEGIN
-    INSERT INTO audit (txn, kind, run_id, new) VALUES (audit_txn(), 'limit', NEW.key, json_array(NEW."limit")); END;
+    INSERT INTO audit (txn, kind, run_id, new)
+    VALUES (simulated_transaction(), 'limit', NEW.key, json_array(NEW."limit")); END;
 """
+"""Notes every change in the transaction that makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,8 @@ class Transaction:
     at: float
     author: str
     names: str
+    now_us: int
+    """What the clock of the database showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +119,33 @@ class Call:
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+@dataclass(slots=True)
+class Deed:
+    """Something that a client did in a transaction of its own."""
+
+    kind: str
+    run: str
+    tag: str = ""
+    disposition: str = ""
+
+
+@dataclass(slots=True)
+class Visit:
+    """A transaction of a client's own."""
+
+    process: str
+    outcome: str = "open"
+    """`committed`, `rolled back`, or `unknown`; `open` when its process died."""
+    deeds: list[Deed] = field(default_factory=list[Deed])
+
+
 _FIELDS = {
-    "step": ("name", "status", "output", "generation"),
+    "step": _STEP,
     "event": ("id", "seq", "type", "step"),
+    "gone": ("seq", "type", "created_at"),
+    "lease": ("generation", "expires"),
     "limit": ("limit",),
 }
-
-
-def private(owner: object, name: str) -> Any:
-    """What no operation shows."""
-    value: Any = vars(owner)[name]
-    return value
 
 
 class History:
@@ -123,22 +156,20 @@ class History:
         self.transactions: dict[int, Transaction] = {}
         self.effects: list[Effect] = []
         self.calls: list[Call] = []
-        self.heard: list[tuple[str, int]] = []
-        """Run and seq of each event that the subscriber was given."""
+        self.visits: list[Visit] = []
+        self.copies: dict[str, tuple[str, str]] = {}
+        """Of each run that took over steps: from which run, and before which step."""
+        self.heard: list[tuple[str, int, int]] = []
+        """Run and seq of each event that the subscriber was given, and the last transaction then."""
         self.stopped: list[tuple[str, float, int]] = []
         """Processes whose worker was stopped in good order: when, and the last transaction then."""
         self.started: list[tuple[str, float]] = []
         """When each process began to work."""
         self.begun: list[str] = []
         """The kinds of calls that were begun, whether or not anybody was told of their end."""
-        self.raw: sqlite3.Connection = private(private(database.engine, "_writer"), "_raw")
-        self.raw.create_function("audit_txn", 0, self._txn)
-        self.raw.executescript(_TRIGGERS)
+        self.raw: sqlite3.Connection = database.raw
         self._read = 0
         database.observe = self._observe
-
-    def _txn(self) -> int:
-        return self.database.transaction
 
     def _observe(self, request: Request, is_committed: bool) -> None:  # noqa: FBT001  # as it is called
         """Note a transaction, and what it changed."""
@@ -147,7 +178,12 @@ class History:
         if not is_committed:
             world.note(f"{request.process.name:10} not done: {names} ({request.fate.loss.value})")
             return
-        self.transactions[number] = Transaction(world.now, request.process.name, names)
+        now_us = self.database.environment.now_us()
+        self.transactions[number] = Transaction(world.now, request.process.name, names, now_us)
+        for statement in request.statements:
+            if statement.name == "copy_steps":
+                params: Any = statement.params
+                self.copies[params["run_id"]] = params["source_id"], params["from_step"]
         lost = "" if request.fate.loss is Loss.NONE else f" ({request.fate.loss.value})"
         world.note(f"{request.process.name:10} #{number} {names}{lost}")
         if request.readonly:
@@ -182,6 +218,12 @@ class History:
         """How many runs have not ended."""
         query = "SELECT count(*) FROM durably_runs WHERE status IN ('pending', 'leased')"
         count: int = self.raw.execute(query).fetchone()[0]
+        return count
+
+    def overdue(self, kept: float) -> int:
+        """How many runs ended more than `kept` seconds ago."""
+        query = "SELECT count(*) FROM durably_runs WHERE completed_at < ?"
+        count: int = self.raw.execute(query, (self.database.environment.now_us() - kept * 1e6,)).fetchone()[0]
         return count
 
     def last_event(self) -> tuple[str, int] | None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
+from durably.runtime import maintenance
 from durably.runtime.settings import Settings
-from durably.testing import Process, SimulatedDatabase, SimulatedDurably, SimulatedEnvironment, World
+from durably.testing import Memory, Process, SimulatedDatabase, SimulatedDurably, SimulatedEnvironment, World
+from tests.simulation.blocking import blocking
 from tests.simulation.clients import Clients, Script
 from tests.simulation.history import History
 from tests.simulation.trouble import DURATION, LEASE, MAX_CRASHES, POLL, Interval, Profile, Trouble, random_profile
 from tests.simulation.workload import Scene, leaf, scripted
 
+_CHORES = {"RETENTION_SECONDS": 0.9, "AUDIT_SECONDS": 0.8, "KEYS_SECONDS": 0.8}
 PATIENCE = 90.0
 """Seconds of virtual time in which everything has to end once nothing goes wrong any more."""
 
@@ -35,13 +40,13 @@ class Post:
 class Stage:
     """The simulation of one seed."""
 
-    def __init__(self, seed: int | str) -> None:
+    def __init__(self, seed: int | str, memory: Memory) -> None:
         self.seed = seed
         self.world = World(seed)
         self.profile: Profile = random_profile(seed)
         self.trouble = Trouble(self.world, self.profile, seed)
         self.chance = Random(f"stage {seed}")
-        self.database = SimulatedDatabase(self.world, self.trouble, is_parallel=self.profile.is_parallel)
+        self.database = SimulatedDatabase(self.world, self.trouble, is_parallel=self.profile.is_parallel, memory=memory)
         self.database.open()
         self.history = History(self.database)
         self.clients = Clients(self.history, self.profile, Random(f"clients {seed}"))
@@ -51,6 +56,8 @@ class Stage:
             max_concurrent_runs=self.profile.slots,
             max_crashes=MAX_CRASHES,
             grace=timedelta(seconds=self.chance.choice((0.0, 0.3, 2.0))),
+            retain_runs=_kept(self.profile.retain_runs),
+            retain_events=_kept(self.profile.retain_events),
         )
         self.executions: dict[str, int] = {}
         self.cursor = 0
@@ -64,6 +71,13 @@ class Stage:
 
     def play(self) -> list[str]:
         """Play it to its end. Returns what did not end."""
+        with ExitStack() as stack:
+            if self.profile.has_chores:
+                for name, seconds in _CHORES.items():
+                    stack.enter_context(patch.object(maintenance, name, seconds))
+            return self._play()
+
+    def _play(self) -> list[str]:
         for post in self.posts:
             self._start(post)
         for when, what in self._plan():
@@ -73,18 +87,23 @@ class Stage:
         self.world.note("from now on everything works")
         if not self._wait(self._is_done, PATIENCE):
             return ["end: there are runs that never end"]
-        missed = [] if self._wait(self._is_heard, 15.0) else ["G9: the subscriber never hears the last event"]
+        missed: list[str] = []
+        kept = self.profile.retain_runs
+        if kept and not self._wait(lambda: not self.history.overdue(kept + 2.0), 10.0):
+            missed.append("G12: what is not to be kept is never purged")
         workers = [post for post in self.posts if post.main == self._work]
         for post in workers:
             self._stop(post, for_good=True)
         if not self._wait(lambda: all(post.process is None for post in workers), 30.0):
             missed.append("end: a worker does not stop")
+        if not self._wait(self._is_heard, 15.0):
+            missed.append("G9: the subscriber never hears the last event")
         return missed
 
     def close(self) -> None:
         """Give everything back."""
         self.world.close()
-        self.history.raw.close()
+        self.database.close()
 
     def _wait(self, until: Callable[[], bool], seconds: float) -> bool:
         """Play on until something is so, looking now and then."""
@@ -101,7 +120,7 @@ class Stage:
 
     def _is_heard(self) -> bool:
         last = self.history.last_event()
-        return last is None or last in self.history.heard
+        return last is None or any(one[:2] == last for one in self.history.heard)
 
     # --- what goes wrong ------------------------------------------------------------------------------------
 
@@ -114,6 +133,7 @@ class Stage:
             (profile.outages, lambda: self._window("outage")),
             (profile.slow, lambda: self._window("slow")),
             (profile.stops, self._stop_some),
+            (profile.jumps, self._jump),
         ]
         for count, what in kinds:
             plan += [(chance.uniform(0.05, DURATION * 0.9), what) for _ in range(count)]
@@ -140,6 +160,12 @@ class Stage:
     def _window(self, kind: str) -> None:
         whom = "*" if self.chance.random() < 0.3 else self._some().name
         self.trouble.add(kind, whom, self.chance.uniform(0.2, 2 * LEASE))
+
+    def _jump(self) -> None:
+        """Set the clock of the database, mostly ahead."""
+        environment = self.database.environment
+        environment.skew += self.chance.uniform(0.1, 3 * LEASE) * self.chance.choice((1, 1, -1))
+        self.trouble.set_clock(environment.skew)
 
     def _stop_some(self) -> None:
         post = self.posts[self.chance.randrange(self.profile.workers)]
@@ -183,15 +209,18 @@ class Stage:
             self.trouble.intervals.append(Interval("stopping", post.process.name, self.world.now, 1e9))
             post.process.loops[0].call_soon_threadsafe(post.stop.set)
 
-    def _durably(self, process: Process) -> SimulatedDurably:
+    def _environment(self, process: Process) -> SimulatedEnvironment:
         skew, uptime = self.chance.uniform(-1, 1) * self.profile.skew, self.chance.uniform(0, 1e5)
-        environment = SimulatedEnvironment(process, skew=skew, uptime=uptime, thread_seconds=0.05)
-        return SimulatedDurably(self.database, environment, self.settings)
+        return SimulatedEnvironment(process, skew=skew, uptime=uptime, thread_seconds=0.05)
+
+    def _durably(self, process: Process) -> SimulatedDurably:
+        return SimulatedDurably(self.database, self._environment(process), self.settings)
 
     async def _work(self, process: Process, stop: asyncio.Event) -> None:
-        durably = self._durably(process)
-        scene = Scene(self.history, process, self.executions, self.trouble)
-        async with durably.worker([scripted, leaf], deps=scene.provide):
+        environment = self._environment(process)
+        durably = SimulatedDurably(self.database, environment, self.settings)
+        scene = Scene(self.history, environment, self.executions, self.trouble)
+        async with durably.worker([scripted, leaf, blocking], deps=scene.provide):
             self.history.started.append((process.name, self.world.now))
             await stop.wait()
         await durably.close()
@@ -210,5 +239,9 @@ class Stage:
         async with durably.events(after=self.cursor) as events:
             async for event in events:
                 if process.is_alive and event.seq is not None:
-                    self.history.heard.append((event.run_id, event.seq))
+                    self.history.heard.append((event.run_id, event.seq, self.database.transaction))
                     self.cursor = self.cursor if event.cursor is None else event.cursor
+
+
+def _kept(seconds: float) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from durably.testing import Memory
+from tests.simulation.history import AUDIT
 from tests.simulation.planted import BUGS, Bug, sql
 from tests.simulation.verdict import judge, judge_many
 
@@ -30,7 +32,8 @@ def test_the_guarantees_hold_under_every_seed(first: int) -> None:
     verdicts = judge_many(first, CHUNK)
     assert {verdict.seed: verdict.findings for verdict in verdicts if verdict.findings} == {}
     faults = set(chain.from_iterable(verdict.faults for verdict in verdicts))
-    assert faults >= {"crash", "lost before", "lost after", "locked", "frozen", "outage", "slow", "blocked"}
+    assert faults >= {"crash", "lost before", "lost after", "locked", "frozen", "outage", "slow", "blocked", "clock"}
+    assert not [kind for kind in verdicts[0].checked if not any(verdict.checked[kind] for verdict in verdicts)]
 
 
 def test_the_guarantees_hold_under_seeds_that_once_failed() -> None:
@@ -43,6 +46,17 @@ def test_one_seed_gives_one_trace() -> None:
     assert [verdict.trace for verdict in first] == [verdict.trace for verdict in again]
     assert len({verdict.digest for verdict in first}) == len(first)
     assert min(len(verdict.trace) for verdict in first) > 50
+
+
+def test_a_seed_gives_the_same_trace_whatever_was_played_before() -> None:
+    used = Memory(AUDIT)
+    for seed in range(20, 26):
+        judge(seed, used)
+    for seed in range(6):
+        fresh = Memory(AUDIT)
+        assert judge(seed, used).trace == judge(seed, fresh).trace
+        fresh.close()
+    used.close()
 
 
 def test_another_process_sees_the_same_trace() -> None:

@@ -16,6 +16,8 @@ MAX_CRASHES = 3
 DURATION = 5.0
 """Seconds of virtual time during which things go wrong; afterwards everything works."""
 
+_SPARED = 0.8
+"""Of the statements in transactions of clients' own."""
 _KINDS = ("work", "plain", "pair", "group", "rest", "child", "flaky", "swallow")
 
 
@@ -41,6 +43,17 @@ class Profile:
     stops: int
     calls: int
     kinds: tuple[str, ...]
+    has_threads: bool
+    """Whether there are `def` jobs too."""
+    has_visits: bool
+    """Whether clients have transactions of their own."""
+    has_chores: bool
+    """Whether what workers do once a minute is done every second."""
+    jumps: int
+    """How often the clock of the database is set."""
+    retain_runs: float
+    retain_events: float
+    """Seconds; 0 keeps them."""
 
     @property
     def is_lossy(self) -> bool:
@@ -59,13 +72,17 @@ def random_profile(seed: int | str) -> Profile:
         return chance.randint(1, most) if chance.random() < share else 0
 
     extra = [kind for kind in ("block", "poison", "fatal") if chance.random() < 0.3]
+    lost_after = some(0.2)
+    has_chores = chance.random() < 0.3
+    # who repeats a trigger in doubt finds its events, unless they are kept for less than seconds
+    retain_events = chance.choice((1.0, 3.0)) if has_chores and not lost_after and chance.random() < 0.5 else 0.0
     return Profile(
         workers=chance.choice((1, 2, 2, 2, 3)),
         slots=chance.choice((1, 2, 4, 8)),
         is_parallel=chance.random() < 0.5,
         latency=chance.choice((0.0, 0.002, 0.02)),
         lost_before=some(0.2),
-        lost_after=some(0.2),
+        lost_after=lost_after,
         locked=some(0.2),
         crash_before=some(0.02),
         crash_after=some(0.03),
@@ -73,11 +90,17 @@ def random_profile(seed: int | str) -> Profile:
         skew=chance.choice((0.0, 40.0, 4000.0)),
         crashes=times(4, 0.5),
         freezes=times(3),
-        outages=times(2, 0.45),
+        outages=times(3, 0.5),
         slow=times(2, 0.25),
         stops=times(3, 0.4),
         calls=chance.randint(6, 12),
         kinds=(*chance.sample(_KINDS, 4), *extra),
+        has_threads=chance.random() < 0.3,
+        has_visits=chance.random() < 0.5,
+        has_chores=has_chores,
+        jumps=times(3, 0.25),
+        retain_runs=chance.choice((0.2, 2.0)) if has_chores and chance.random() < 0.6 else 0.0,
+        retain_events=retain_events,
     )
 
 
@@ -100,6 +123,8 @@ class Trouble:
         self.chance = Random(f"trouble {seed}")
         self.is_over = False
         self.intervals: list[Interval] = []
+        self.clock: list[tuple[float, float]] = [(0.0, 0.0)]
+        """From which moment on the database's clock was how far ahead, in seconds."""
         self.counts: dict[str, int] = {}
 
     def add(self, kind: str, process: str, seconds: float) -> None:
@@ -108,8 +133,17 @@ class Trouble:
         self.intervals.append(Interval(kind, process, self.world.now, self.world.now + seconds))
         self.world.note(f"{process:10} {kind} for {seconds:.3f} s")
 
+    def set_clock(self, skew: float) -> None:
+        """Note that the database's clock is so far ahead from now on."""
+        before = self.clock[-1][1]
+        self.clock.append((self.world.now, skew))
+        kind = "clock" if skew > before else "clock back"
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.intervals.append(Interval(kind, "*", self.world.now, self.world.now))
+        self.world.note(f"{'database':10} {kind}: {skew - before:+.3f} s")
+
     def transaction(self, process: str, statements: Sequence[Statement], channel: Channel) -> Fate:  # noqa: ARG002  # all are equal here
-        """See `Faults`."""
+        """See `Faults`. A transaction of a client's own has many statements, so that few of it may be lost."""
         profile, chance = self.profile, self.chance
         there, back = (chance.random() * profile.latency for _ in range(2))
         if self.is_over:
@@ -120,6 +154,8 @@ class Trouble:
             return self._count(Fate(wait, 0.0, Loss.BEFORE))
         if self._now("slow", process) is not None:
             there, back = chance.uniform(0.05, 0.7), chance.uniform(0.0, 0.3)
+        if statements[0].name == "user_statement" and chance.random() < _SPARED:
+            return Fate(there, back)
         return self._count(Fate(there, back, self._loss()))
 
     def wake(self, process: str) -> float | None:  # noqa: ARG002  # all are equal here

@@ -6,10 +6,14 @@ import hashlib
 import logging
 from dataclasses import dataclass, replace
 
+from durably.testing import Memory
 from tests.simulation.check_calls import CallChecker
 from tests.simulation.check_code import CodeChecker
 from tests.simulation.check_rows import Ledger, unique
+from tests.simulation.history import AUDIT
 from tests.simulation.stage import Stage
+
+_MEMORY = Memory(AUDIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +25,29 @@ class Verdict:
     digest: str
     """Of the whole trace."""
     trace: tuple[str, ...]
-    transactions: int
-    seconds: float
-    """Of virtual time."""
     faults: dict[str, int]
+    checked: dict[str, int]
+    """How much there was to check."""
 
     def without_trace(self) -> Verdict:
         """The same, but short."""
         return replace(self, trace=())
 
 
-def judge(seed: int | str) -> Verdict:
-    """Play the simulation of a seed and check what happened. The same seed gives the same verdict and trace."""
+def judge(seed: int | str, memory: Memory = _MEMORY) -> Verdict:
+    """Play the simulation of a seed and check what happened. The same seed gives the same verdict and trace.
+
+    `memory` lends the database, which has to be made with `AUDIT`; what was played on it before does not matter.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    stage = Stage(seed)
     try:
-        return _judge(stage)
+        stage = Stage(seed, memory)
+        try:
+            return _judge(stage)
+        finally:
+            stage.close()
     finally:
-        stage.close()
         logging.disable(before)
 
 
@@ -56,8 +64,8 @@ def _judge(stage: Stage) -> Verdict:
     findings += [f"fault: {fault}" for fault in stage.faults]
     for process in stage.world.processes:
         findings += [f"fault: in {process.name}: {failure}" for loop in process.loops for failure in loop.failures]
-    ledger = Ledger(stage.history)
-    code = CodeChecker(stage.history, ledger, stage.profile, stage.trouble.intervals)
+    ledger = Ledger(stage.history, stage.profile)
+    code = CodeChecker(stage.history, ledger, stage.profile, stage.trouble)
     calls = CallChecker(stage.history, ledger)
     trace = tuple(stage.world.trace)
     return Verdict(
@@ -65,7 +73,24 @@ def _judge(stage: Stage) -> Verdict:
         findings=tuple(unique([*findings, *ledger.findings, *code.findings, *calls.findings])),
         digest=hashlib.sha256("\n".join(trace).encode()).hexdigest(),
         trace=trace,
-        transactions=stage.database.transaction,
-        seconds=stage.world.now,
         faults=dict(stage.trouble.counts),
+        checked=_counts(stage, ledger),
     )
+
+
+def _counts(stage: Stage, ledger: Ledger) -> dict[str, int]:
+    history = stage.history
+    return {
+        "runs": len(ledger.inserted),
+        "steps stored": len(ledger.stored),
+        "steps taken over": ledger.counts["steps taken over"],
+        "steps in threads": sum(effect.kind == "start thread" for effect in history.effects),
+        "leases": len(ledger.leases),
+        "takeovers": len(ledger.takeovers),
+        "events heard": len(history.heard),
+        "transactions": stage.database.transaction,
+        "transactions of users": len(history.visits),
+        "runs purged": ledger.counts["runs purged"],
+        "events purged": len(ledger.purged),
+        "seconds of virtual time": round(stage.world.now),
+    }

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from durably import Step, job
-from durably.testing import Process, World
+from durably.testing import Process, SimulatedEnvironment, World
 from tests.simulation.history import Effect, History
 from tests.simulation.trouble import Trouble
 
@@ -44,10 +44,14 @@ class Scene:
     """What a worker's process provides to its jobs."""
 
     history: History
-    process: Process
+    environment: SimulatedEnvironment
     executions: dict[str, int]
     """How often each step of each run was executed, anywhere: as an outside service would know."""
     trouble: Trouble
+
+    @property
+    def process(self) -> Process:
+        return self.environment.process
 
     @property
     def world(self) -> World:
@@ -202,6 +206,6 @@ def random_plan(chance: Random, tag: str, kinds: tuple[str, ...]) -> Plan:
         if kind == "poison":
             times = chance.choice((1, 1, 2, 1000))
         if kind == "rest":
-            seconds = chance.choice((0.2, 0.6, 2.5))
+            seconds = chance.choice((0.2, 0.6, 1.6, 2.5))
         acts.append(Act(kind, seconds, times))
     return Plan(tag, acts)

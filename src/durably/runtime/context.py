@@ -249,7 +249,8 @@ class SyncStep(_Base[DepsT_co]):
         if is_loop_running(self._steps.loop):
             work.close()
             raise UsageError("a SyncStep blocks, so it cannot be used in the event loop: use it in its job's thread")
-        return asyncio.run_coroutine_threadsafe(self._steps.bridge(work), self._steps.loop).result()
+        steps = self._steps
+        return steps.environment.wait(asyncio.run_coroutine_threadsafe(steps.bridge(work), steps.loop))
 
 
 def _trigger_name(job: Target[InputT, OutputT] | str) -> str:

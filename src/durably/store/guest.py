@@ -124,10 +124,7 @@ class Guest:
             raise UsageError(
                 "connection: it is in autocommit mode, so there is no transaction to be part of: begin one first"
             )
-        if here.file is not None and not _is_same_file(self._url.location, here.file):
-            raise UsageError(
-                f"connection: its database is {here.file or 'in memory'}, and that of this Durably {self._url.shown}"
-            )
+        self.check_file(here)
         if not here.has_tables:
             raise UsageError(
                 "connection: its database has no tables of durably: open() this Durably once before, or run "
@@ -144,6 +141,13 @@ class Guest:
                 "is on; if they were made anew, close() this Durably first"
             )
         return (yield from talk)
+
+    def check_file(self, here: inside.Here) -> None:
+        """Raise UsageError where a connection of SQLite leads to another file."""
+        if here.file is not None and not _is_same_file(self._url.location, here.file):
+            raise UsageError(
+                f"connection: its database is {here.file or 'in memory'}, and that of this Durably {self._url.shown}"
+            )
 
     def _texts(self, statement: Statement, style: Style) -> list[tuple[str, Arguments]]:
         params: dict[str, Any] = {"channel": self._channel, **statement.params}

@@ -24,7 +24,7 @@ from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
 from durably.store.operation import Batch, Rows, Scalar, Statement, Wake
-from durably.store.sqlite_calls import Calls, Part, Parts, Values
+from durably.store.sqlite_calls import Calls, Opened, Part, Parts, Values, connect
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
@@ -47,8 +47,16 @@ class SqliteEngine:
 
     is_parallel = False
 
-    def __init__(self, url: DatabaseUrl, environment: Environment, *, shared_with: SqliteEngine | None = None) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        environment: Environment,
+        *,
+        shared_with: SqliteEngine | None = None,
+        connect: Callable[[DatabaseUrl], Opened] = connect,
+    ) -> None:
         self._url = url
+        self._connect = connect
         self._environment = environment
         self.is_shared = url.location != ":memory:"
         self._owner = shared_with
@@ -96,7 +104,7 @@ class SqliteEngine:
 
     def twin(self) -> SqliteEngine:
         """See `Engine`."""
-        return SqliteEngine(self._url, self._environment, shared_with=self)
+        return SqliteEngine(self._url, self._environment, shared_with=self, connect=self._connect)
 
     def listen(self, callback: Callable[[Wake], None]) -> None:
         """See `Engine`."""
@@ -109,7 +117,7 @@ class SqliteEngine:
             self._waker.notify(wake)
 
     def _connection(self, name: str) -> _Connection:
-        made = _Connection(self._url, self._environment, name, self._reconnect)
+        made = _Connection(self._url, self._environment, name, self._reconnect, self._connect)
         self._connections.add(made)
         return made
 
@@ -205,9 +213,15 @@ class _Connection:
     """A connection and the one thread that uses it. All methods but `call` and `close` run in that thread."""
 
     def __init__(
-        self, url: DatabaseUrl, environment: Environment, name: str, on_readonly: Callable[[], None] = lambda: None
+        self,
+        url: DatabaseUrl,
+        environment: Environment,
+        name: str,
+        on_readonly: Callable[[], None] = lambda: None,
+        connect: Callable[[DatabaseUrl], Opened] = connect,
     ) -> None:
         self._url = url
+        self._connect = connect
         self._on_readonly = on_readonly
         self._executor: Executor = environment.executor(name, 1)
         self._raw: sqlite3.Connection | None = None
@@ -234,11 +248,8 @@ class _Connection:
     def open(self) -> list[Rows]:
         """Connect; in WAL mode, with every commit on disk unless the URL says otherwise."""
         if self._raw is None:
-            self._raw = sqlite3.connect(
-                self._url.location, isolation_level=None, timeout=0, check_same_thread=False, cached_statements=512
-            )
-            self._raw.row_factory = sqlite3.Row
-            self._calls = Calls(self._raw)
+            opened = self._connect(self._url)
+            self._raw, self._calls = opened.raw, opened.calls
         self._raw.execute("PRAGMA busy_timeout = 0")
         self._raw.execute("PRAGMA journal_mode = WAL")
         self._raw.execute("PRAGMA temp_store = MEMORY")  # the calls, and what a statement may have to undo

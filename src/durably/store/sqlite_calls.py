@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from durably.store import rows
 from durably.store.catalogue import Catalogue, Sql
 from durably.store.operation import Batch, Param, Rows
+from durably.store.url import DatabaseUrl
 
 _FITTING = frozenset({"write_runs", "claim", "insert_runs", "lock_keys", "lock_runs", "admit"})
 """Blocks that a trigger can hold: no rows but through `durably_rows`, no aliases in updates, no WITH."""
@@ -145,6 +146,21 @@ class Calls:
             values += nothing[len(call) :]
         values += nothing * (count - len(calls))
         return text, values
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection, and what it has learnt."""
+
+    raw: sqlite3.Connection
+    calls: Calls
+
+
+def connect(url: DatabaseUrl) -> Opened:
+    """A new connection. Raises sqlite3.Error."""
+    raw = sqlite3.connect(url.location, isolation_level=None, timeout=0, check_same_thread=False, cached_statements=512)
+    raw.row_factory = sqlite3.Row
+    return Opened(raw, Calls(raw))
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

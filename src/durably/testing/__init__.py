@@ -7,9 +7,12 @@ from durably.testing.clock import ManualClock
 from durably.testing.fakes import FakeStep, FakeSyncStep
 from durably.testing.faults import Fate, Faults, Loss, NoFaults
 from durably.testing.harness import Harness, harness
+from durably.testing.memory import Memory
 from durably.testing.report import ExecutionReport, RunReport, StepCall
 from durably.testing.script import REAL, ScriptError, in_turn
-from durably.testing.simulated import SimulatedDatabase, SimulatedDurably, SimulatedEnvironment
+from durably.testing.served import SimulatedDatabase
+from durably.testing.simulated import SimulatedEnvironment
+from durably.testing.user import SimulatedConnection, SimulatedDurably
 from durably.testing.virtual_time import Deadlock, VirtualTimeLoop
 from durably.testing.world import Process, World
 
@@ -24,10 +27,12 @@ __all__ = [
     "Harness",
     "Loss",
     "ManualClock",
+    "Memory",
     "NoFaults",
     "Process",
     "RunReport",
     "ScriptError",
+    "SimulatedConnection",
     "SimulatedDatabase",
     "SimulatedDurably",
     "SimulatedEnvironment",

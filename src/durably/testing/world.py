@@ -16,7 +16,8 @@ from contextlib import suppress
 from contextvars import Context
 from itertools import count
 from random import Random
-from typing import Any, TypeVarTuple, Unpack
+from types import CoroutineType
+from typing import Any, Protocol, TypeVarTuple, Unpack
 
 from durably.testing.virtual_time import Poll, VirtualTimeLoop
 
@@ -91,6 +92,10 @@ class World:
         for process in self.processes:
             process.at_death = None
             process.die()
+        for process in self.processes:
+            for thread in tuple(process.threads):
+                thread.bury()
+        for process in self.processes:
             for loop in process.loops:
                 loop.bury()
 
@@ -117,6 +122,14 @@ class World:
         return first
 
 
+class Mortal(Protocol):
+    """What is ended with its world."""
+
+    def bury(self) -> None:
+        """End it."""
+        ...
+
+
 class Process:
     """One process of a world: its loops go on only while it does."""
 
@@ -128,8 +141,12 @@ class Process:
         self.blocked_until = 0.0
         """Until when its main loop does not return from the code that it runs."""
         self.loops: list[ProcessLoop] = []
+        self.threads: list[Mortal] = []
+        """Those that have not ended."""
+        self.farewells: list[Callable[[], object]] = []
+        """Called when it dies: what others notice of it."""
         self.at_death: Callable[[], object] | None = None
-        """Called when it dies."""
+        """Called after that."""
 
     def __repr__(self) -> str:
         return f"Process({self.name!r})"
@@ -156,6 +173,8 @@ class Process:
             self.is_alive = False
             for loop in self.loops:
                 loop.abandon()
+            for farewell in tuple(self.farewells):
+                farewell()
             if self.at_death is not None:
                 self.at_death()
 
@@ -231,13 +250,24 @@ class ProcessLoop(VirtualTimeLoop):
         """Close it with all that was under way in it: nothing of that is to speak up when its memory is freed."""
         self._is_buried = True
         for task in self._tasks:
-            coroutine = None if task.done() else task.get_coro()
-            if isinstance(coroutine, Coroutine):
-                with suppress(BaseException):  # whatever the end of its world makes it raise
-                    coroutine.close()
+            if not task.done():
+                _end(task.get_coro())
         self._tasks.clear()
+        for handle in vars(self)["_ready"]:  # what a thread has handed over, and no turn came for it
+            for cell in getattr(getattr(handle, "_callback", None), "__closure__", None) or ():
+                _end(cell.cell_contents)
         self.close()
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if self.process.is_alive and not self._is_buried:
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+def _end(value: object) -> None:
+    """Close a coroutine, with those that it was given and has not awaited."""
+    if isinstance(value, CoroutineType):
+        given = [] if value.cr_frame is None else list(value.cr_frame.f_locals.values())
+        with suppress(BaseException):  # whatever the end of its world makes it raise
+            value.close()
+        for one in given:
+            _end(one)
