@@ -20,6 +20,7 @@ from durably.store.lent import recognise
 from durably.store.operation import Operation, Statement
 from durably.store.postgres import PostgresEngine
 from durably.store.postgres_bind import Block
+from durably.store.sqlite_calls import Parts
 from durably.store.url import parse_url
 from durably.testing import ManualClock
 from tests.support.store import SCHEMA, fill, inner_engine, private
@@ -179,8 +180,10 @@ def break_sql(engine: Any, mutant: Mutant) -> None:
     broken = tuple(replace(sql, text=sql.text.replace(mutant.text, mutant.instead)) for sql in sqls)
     assert broken != sqls, f"{mutant.name}: {mutant.block} has no {mutant.text!r}"
     broken = tuple(replace(sql, params=catalogue_params(sql.text)) for sql in broken)
-    known = private(engine, "_sql")
-    engine._sql = {**known, mutant.block: Block(broken) if is_postgres else broken}  # noqa: SLF001 - the point
+    known = {**private(engine, "_sql"), mutant.block: Block(broken) if is_postgres else broken}
+    engine._sql = known  # noqa: SLF001 - the point
+    if not is_postgres:
+        engine._parts = Parts(known)  # noqa: SLF001 - what becomes a trigger is made of these texts
 
 
 def catalogue_params(text: str) -> tuple[str, ...]:

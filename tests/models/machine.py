@@ -110,6 +110,8 @@ class StoreMachine(RuleBasedStateMachine):
             self._transact([move])
 
     def play(self, move: Move[Any], way: str) -> None:
+        if move.operation.readonly:
+            self.settle()  # looks are in no transaction of anybody else's
         before, self.next = self.next, None
         if before is not None:
             self._transact([before, move])
