@@ -15,6 +15,7 @@ from chaos.record import Ended, Fault, Record
 from chaos.witness import Deed
 
 RUN = "r"
+KILL = Fault("SIGKILL", 12, float("inf"), 1)
 KEY = "k"
 
 
@@ -68,7 +69,7 @@ def sound() -> Record:
         stored_events=numbers,
         heard=list(numbers),
         acknowledged={"key": RUN},
-        faults=[Fault("SIGKILL", 12, float("inf"), 1)],
+        faults=[replace(KILL)],
     )
 
 
@@ -135,6 +136,7 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a step is executed twice by one owner": ("G5", did(deed(21, "start", 2, "b"), at=7)),
     "a step returns and is not stored": ("G5", did(deed(22, "got", 2, "c", "z"))),
     "a lease is lost without a reason": ("G6", fields(faults=[])),
+    "a recovery takes longer than a lease and 2 s": ("G6", fields(faults=[replace(KILL, recovery=5.5)])),
     "too many runs of a key": ("G7", added(*KEYED)),
     "a run without its slot": (
         "G7",
@@ -145,8 +147,9 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a completed run is leased": ("G8", added(run_change(23, row("completed", 2), leased(3)))),
     "a run vanishes": ("G8", added(run_change(23, row("completed", 2), None))),
     "an event is missing": ("G9", fields(events={RUN: Counter({"run:trigger": 1, "step:complete": 2})})),
-    "an event has the wrong number": ("G9", fields(stored_events=[(RUN, 1), (RUN, 3)], heard=[])),
+    "an event has the wrong number": ("G9", fields(stored_events=[(RUN, 1), (RUN, 3)], heard=[(RUN, 1), (RUN, 3)])),
     "a subscriber misses an event": ("G9", fields(heard=[(RUN, number) for number in range(1, 9)])),
+    "a subscriber hears nothing at all": ("G9", fields(heard=[])),
     "a subscriber hears an event twice": ("G9", fields(heard=[(RUN, n) for n in (*range(1, 10), 9)])),
     "a subscriber hears events out of order": ("G9", fields(heard=[(RUN, n) for n in (2, 1, *range(3, 10))])),
     "a cancelled run goes on": ("G10", fields(cancelled={RUN: 1.0})),
