@@ -16,7 +16,7 @@ def measure_takeovers(record: Record) -> None:
     faults = {fault.pid: fault for fault in record.faults if fault.pid is not None and fault.is_measured}
     pids = {(deed.run, deed.generation): deed.pid for deed in record.deeds}
     for change, generation in _lost(record.changes):
-        fault = faults.get(pids.get((change.run, generation)))
+        fault = faults.get(pids.get((change.run, generation), 0))
         if fault is not None and change.at > fault.at:
             fault.recovery = max(fault.recovery or 0.0, change.at - fault.at)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -52,7 +52,7 @@ LASTING = {
 
 
 @asynccontextmanager
-async def refusing(store: Store, state: str) -> AsyncIterator[None]:
+async def refusing(store: Store, state: str) -> AsyncGenerator[None]:
     """Let the server refuse the first writes of runs with this error."""
     await store.sql("CREATE SEQUENCE durably.refusals")
     await store.sql(

@@ -180,10 +180,12 @@ def break_sql(engine: Any, mutant: Mutant) -> None:
     broken = tuple(replace(sql, text=sql.text.replace(mutant.text, mutant.instead)) for sql in sqls)
     assert broken != sqls, f"{mutant.name}: {mutant.block} has no {mutant.text!r}"
     broken = tuple(replace(sql, params=catalogue_params(sql.text)) for sql in broken)
-    known = {**private(engine, "_sql"), mutant.block: Block(broken) if is_postgres else broken}
-    engine._sql = known  # noqa: SLF001 - the point
-    if not is_postgres:
-        engine._parts = Parts(known)  # noqa: SLF001 - what becomes a trigger is made of these texts
+    known = private(engine, "_sql")
+    if is_postgres:
+        engine._sql = {**known, mutant.block: Block(broken)}  # noqa: SLF001 - the point
+    else:
+        engine._sql = {**known, mutant.block: broken}  # noqa: SLF001 - the point
+        engine._parts = Parts(engine._sql)  # noqa: SLF001 - what becomes a trigger is made of these texts
 
 
 def catalogue_params(text: str) -> tuple[str, ...]:

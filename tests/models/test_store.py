@@ -10,7 +10,7 @@ import inspect
 import os
 import pkgutil
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -86,7 +86,7 @@ def test_a_new_operation_is_noticed() -> None:
     assert not {combine, steps.store_write} & operations()
 
 
-def hunted(mutants: Sequence[Mutant], quick: Collection[str]) -> list[Mutant]:
+def hunted(mutants: Sequence[Mutant], quick: frozenset[str]) -> list[Mutant]:
     assert quick <= {mutant.name for mutant in mutants}
     return [mutant for mutant in mutants if IS_LONG or mutant.name in quick]
 
