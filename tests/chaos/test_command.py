@@ -94,8 +94,11 @@ def test_the_exit_code_says_whether_something_was_found(
     async def played(*_: object) -> list[Verdict]:
         return [replace(VERDICT, findings=findings)]
 
+    def keep(*_: object) -> None:
+        """Leave the signals of this process alone."""
+
     monkeypatch.setattr(command, "_play", played)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", keep)
     monkeypatch.setattr(sys, "argv", ["chaos", "--scenario", "storm"])
     assert command.main() == code
     assert ("nothing was found" in capsys.readouterr().out) == (code == 0)

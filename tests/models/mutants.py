@@ -43,6 +43,12 @@ SQLITE = (
         "DELETE FROM durably_steps WHERE",
         "DELETE FROM durably_steps WHERE 0 AND",
     ),
+    Mutant(
+        "a deletion forgets the logs",
+        "delete_runs",
+        "DELETE FROM durably_logs WHERE",
+        "DELETE FROM durably_logs WHERE 0 AND",
+    ),
     Mutant("a key in use is forgotten", "purge_keys", "k.active = 0", "true"),
     Mutant("an event of that very age goes", "purge_events", "old.created_at <", "old.created_at <="),
     Mutant("a start time is missed by a hair", "release_due", "r.available_at <= :now", "r.available_at < :now"),
@@ -60,7 +66,12 @@ SQLITE = (
     Mutant("what a user's transaction cancels keeps its slot", "free_inside", "SET slot = 0", "SET slot = 1"),
     Mutant("a user's cancel takes back its slot", "inside_cancel", "hold = NULL, ", "hold = NULL, slot = 0, "),
     Mutant("a user's retrigger copies too much", "inside_copy", "s.position <", "s.position <="),
-    Mutant("a worker does not see what users triggered", "look", "a.hold = 'admit'", "a.hold = 'none'"),
+    Mutant(
+        "a worker does not see what users triggered",
+        "look",
+        "a.hold = 'admit'",
+        "a.hold = 'admit' AND a.status = 'none'",
+    ),
     Mutant("the newest is told as the oldest", "oldest_pending", "ORDER BY x.id LIMIT", "ORDER BY x.id DESC LIMIT"),
     Mutant("what ended long ago counts as lately", "count_ended", "x.completed_at >", "x.completed_at <"),
     Mutant("a page begins one run too early", "skip_runs", ":offset - 1", "max(:offset - 2, 0)"),
@@ -95,7 +106,14 @@ POSTGRES = (
         "a live run is failed for its crashes", "fail_crashed", "AND x.lease_expires_at <=", "AND x.lease_expires_at >="
     ),
     Mutant("a purge takes any status", "purge_runs", "r.status = :status", "r.status <> :status"),
+    Mutant("a purge forgets the steps", "purge_runs", "WHERE s.run_id =", "WHERE false AND s.run_id ="),
+    Mutant("a deletion forgets the logs", "delete_runs", "WHERE l.run_id =", "WHERE false AND l.run_id ="),
     Mutant("a key in use is forgotten", "purge_keys", "k.active = 0", "true"),
-    Mutant("a worker does not see what users triggered", "look", "a.hold = 'admit'", "a.hold = 'none'"),
+    Mutant(
+        "a worker does not see what users triggered",
+        "look",
+        "a.hold = 'admit'",
+        "a.hold = 'admit' AND a.status = 'none'",
+    ),
     Mutant("a start time is missed by a hair", "release_due", "r.available_at <=", "r.available_at <"),
 )
