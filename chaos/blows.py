@@ -33,8 +33,9 @@ TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE
 async def workers_killed(arena: Arena) -> None:
     """A worker dies of SIGKILL every second, and another one is started meanwhile."""
     await limit_keys(arena)
-    await arena.start_workers(MANY + (SPARE if arena.rules.seconds else 0), slots=12)
-    arena.load.start(24)
+    count = MANY + (SPARE if arena.rules.seconds else 0)
+    await arena.start_workers(count, slots=12)
+    arena.load.start(8 * count)
     await arena.busy(5)
 
     async def kill_one() -> None:
