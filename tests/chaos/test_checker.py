@@ -159,6 +159,7 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a step is dropped": ("G12", added(Change(23, "t", "step", RUN, {"name": "a"}, None))),
     "what succeeded is handed back": ("G12", changed(5, run_change(22, leased(2), row("pending", 2, attempt=1)))),
     "a crash is not counted": ("G13", changed(3, run_change(20, leased(1), leased(2)))),
+    "an attempt is skipped": ("G13", changed(3, run_change(20, leased(1), leased(2, crashes=1, attempt=3)))),
     "what is no crash is counted": ("G13", changed(1, run_change(10, row("pending", 0), leased(1, crashes=1)))),
     "an interruption burns an attempt": ("G13", changed(5, run_change(22, leased(2), row("pending", 2)))),
     "a run is failed for crashes": (
@@ -175,6 +176,14 @@ def test_it_is_found_when(guarantee: str, damage: Damage) -> None:
     record = sound()
     damage(record)
     assert [finding for finding in check(record) if finding.startswith(f"{guarantee}:")]
+
+
+def test_a_step_that_is_stored_again_is_found_though_its_value_is_the_same() -> None:
+    record = sound()
+    [*before, end] = record.changes
+    record.changes = [*before, step_change(21.5, "b", 2, "y", {"name": "b", "status": "completed"}), end]
+    [finding] = check(record)
+    assert finding.startswith("G5: step b of r@2 was stored again")
 
 
 def test_a_lease_that_ran_out_in_a_fault_of_all_is_excused() -> None:
