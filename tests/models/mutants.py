@@ -89,7 +89,7 @@ POSTGRES = (
     Mutant("what a user's transaction cancels keeps its slot", "free_inside", "SET slot = false", "SET slot = true"),
     Mutant("what a user's transaction triggers is never put in line", "admit_inside", "hold = 'key'", "hold = 'admit'"),
     Mutant("leases that are in force count as expired", "read_expired", "<=", ">="),
-    Mutant("a claim takes what is held", "claim", "AND c.hold IS NULL", "AND true"),
+    Mutant("a claim takes what is held", "claim", "hold IS NULL", "id IS NOT NULL"),
     Mutant("a claim does not heed its floor", "claim", "c.rank >= :floor::bigint", ":floor::bigint IS NOT NULL"),
     Mutant("a stored step is overwritten", "write_runs", "WHERE s.status <> 'completed'", "WHERE true"),
     Mutant("a write in doubt is refused the second time", "write_runs", "r.writes >= i.number", "r.writes > i.number"),
