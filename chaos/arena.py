@@ -20,6 +20,7 @@ from chaos.disks import Disk
 from chaos.load import Load, Order
 from chaos.places import Place
 from chaos.record import Ended, Fault, Record
+from chaos.recovery import measure_takeovers
 from chaos.witness import WITNESS, Witness
 from durably import Durably
 from tests.support.processes import WorkerProcess, Workers, until
@@ -124,9 +125,9 @@ class Arena:
     # --- faults and recovery --------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def fault(self, what: str) -> AsyncGenerator[Fault]:
-        """Something that is done to all, from the beginning of the block to its end."""
-        fault = Fault(what, time.time(), FOR_EVER)
+    async def fault(self, what: str, *, pid: int | None = None) -> AsyncGenerator[Fault]:
+        """Something that is done to all, or to one worker, from the beginning of the block to its end."""
+        fault = Fault(what, time.time(), FOR_EVER, pid, is_measured=pid is None)
         self.faults.append(fault)
         try:
             yield fault
@@ -227,34 +228,9 @@ class Arena:
             may_lose_leases=self.rules.may_lose_leases,
             troubles=self.troubles,
         )
-        self._measure_takeovers(record)
+        measure_takeovers(record)
         record.troubles += await self._queries()
-        bound = record.lease + record.slack
-        late = (fault for fault in self.faults if fault.recovery is not None and fault.recovery > bound)
-        record.troubles += [f"G6: recovery from {fault.what} took {fault.recovery:.1f} s" for fault in late]
         return record
-
-    def _measure_takeovers(self, record: Record) -> None:
-        """How long after the death of a worker somebody else had all of its runs."""
-        pids = {(deed.run, deed.generation): deed.pid for deed in record.deeds}
-        open_leases: dict[str, tuple[int, int]] = {}
-        kills = {fault.pid: fault for fault in self.faults if fault.pid is not None}
-        for change in record.changes:
-            if change.kind != "run" or change.new is None or change.old is None:
-                continue
-            if change.old["status"] == "leased":
-                pid, generation = open_leases.pop(change.run, (0, 0))
-                fault = kills.get(pid)
-                if (
-                    fault is not None
-                    and fault.is_measured
-                    and change.at > fault.at
-                    and generation == change.old["generation"]
-                ):
-                    fault.recovery = max(fault.recovery or 0.0, change.at - fault.at)
-            if change.new["status"] == "leased":
-                generation = change.new["generation"]
-                open_leases[change.run] = pids.get((change.run, generation), 0), generation
 
     async def _queries(self) -> list[str]:
         """What the tables say is wrong, by the queries of the stress tests."""

@@ -20,6 +20,8 @@ from tools.postgres_server import database_name
 
 MANY = 3
 """Workers of which one can die, and somebody is there to go on."""
+SPARE = 2
+"""Workers beside those, so that one can die every second although it takes longer to start another one."""
 MINUTE = 60_000_000
 """What one unit of priority counts, in the unit of a run's rank: a minute of waiting."""
 TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
@@ -31,8 +33,9 @@ TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE
 async def workers_killed(arena: Arena) -> None:
     """A worker dies of SIGKILL every second, and another one is started meanwhile."""
     await limit_keys(arena)
-    await arena.start_workers(MANY, slots=12)
-    arena.load.start(24)
+    count = MANY + (SPARE if arena.rules.seconds else 0)
+    await arena.start_workers(count, slots=12)
+    arena.load.start(8 * count)
     await arena.busy(5)
 
     async def kill_one() -> None:
@@ -58,7 +61,7 @@ async def storm(arena: Arena) -> None:
         await arena.start_workers(1, slots=16)
         await arena.busy(30)
         worker = arena.living.pop(0)
-        async with arena.fault(f"two SIGTERMs of worker {worker.pid}"):
+        async with arena.fault(f"two SIGTERMs of worker {worker.pid}", pid=worker.pid):
             worker.send(signal.SIGTERM)
             await worker.says(STOPPING)  # two of a kind at once would be one
             worker.send(signal.SIGTERM)

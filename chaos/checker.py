@@ -1,6 +1,6 @@
 """What must hold of a record: G1 to G13 of the rows, of the code, of the events. Pure: values in, findings out.
 
-G6 is decided where it is measured, in `arena.py`; what queries find wrong comes with the record.
+What queries find wrong, and what a scenario saw itself, comes with the record.
 """
 
 from __future__ import annotations
@@ -11,21 +11,10 @@ from typing import Any
 from chaos.audit import Change
 from chaos.record import Record, gaps, generations_of
 from chaos.witness import Deed
+from tests.support.row_rules import ENDED, TOLD, RowRules, is_move
 
 CANCEL_SECONDS = 1.0
 """Within this the code of a cancelled run is interrupted."""
-ENDED = {"completed", "failed", "cancelled"}
-TOLD = {
-    ("pending", "leased"): "run:leased",
-    ("leased", "leased"): "run:leased",
-    ("leased", "completed"): "run:complete",
-    ("leased", "failed"): "run:fail",
-    ("leased", "pending"): "run:release",
-    ("leased", "cancelled"): "run:cancel",
-    ("pending", "cancelled"): "run:cancel",
-    ("failed", "pending"): "run:resume",
-}
-"""The event of each change of status; what is missing here is no change that may happen."""
 CLOCK_MICROSECONDS = 1000
 """How exactly SQLite tells the time."""
 
@@ -36,6 +25,7 @@ def check(record: Record) -> list[str]:
     findings = [*record.troubles, *ledger.findings]
     findings += _check_code(record, ledger)
     findings += _check_ends(record, ledger)
+    findings += _check_recoveries(record)
     findings += _check_events(record, ledger)
     findings += _check_callers(record)
     return list(dict.fromkeys(findings))
@@ -57,7 +47,7 @@ class Ledger:
         self._limits = record.limits
         self._rows: dict[str, dict[str, Any]] = {}
         self._ended_in: dict[str, str | None] = {}
-        self._crashes: Counter[str] = Counter()
+        self._rules = RowRules()
         self._leased: Counter[str] = Counter()
         for change in record.changes:
             if change.kind == "run":
@@ -95,41 +85,16 @@ class Ledger:
 
     def _change(self, change: Change, old: dict[str, Any], new: dict[str, Any]) -> None:
         run, pair = change.run, (old["status"], new["status"])
-        step = new["generation"] - old["generation"]
-        if pair[0] == pair[1] and step == 0:
-            if pair[0] in ENDED:
-                self._find("G8", f"{run} is {pair[0]} and was changed")
-            return
-        if pair not in TOLD:
-            self._find("G8", f"{run} went from {pair[0]} to {pair[1]}")
+        for finding in self._rules.change(run, old, new, now_us=change.at * 1e6 + CLOCK_MICROSECONDS):
+            self._find(*finding)
+        if not is_move(old, new) or pair not in TOLD:
             return
         self.told[run][TOLD[pair]] += 1
-        if step != (pair[1] == "leased"):
-            self._find("G3", f"{run} went from generation {old['generation']} to {new['generation']}")
-        if pair[1] == "leased":
-            self._lease(change, old, new)
+        if pair == ("leased", "leased"):
+            self.takeovers.append((run, old["generation"], old["lease_expires_at"] / 1e6))
         elif pair[0] == "leased":
             self.ends[run, old["generation"]] = (new["status"], str(new["error"]))
             self._ended_in[run] = change.txn
-        if pair == ("leased", "pending") and new["attempt"] != old["attempt"] - 1:
-            self._find("G13", f"{run} was handed back, and its attempt counts")
-        if pair == ("failed", "pending"):
-            self._crashes[run] = 0
-
-    def _lease(self, change: Change, old: dict[str, Any], new: dict[str, Any]) -> None:
-        run = change.run
-        if old["hold"] is not None:
-            self._find("G7", f"{run} was leased while it was held ({old['hold']})")
-        if old["status"] == "leased":
-            expiry: int = old["lease_expires_at"]
-            self._crashes[run] += 1
-            self.takeovers.append((run, old["generation"], expiry / 1e6))
-            if change.at * 1e6 + CLOCK_MICROSECONDS < expiry:
-                self._find("G3", f"{run}@{old['generation']} was taken away before its lease ran out")
-        if new["crashes"] != self._crashes[run]:
-            self._find("G13", f"{run} was leased after {self._crashes[run]} crashes, its row says {new['crashes']}")
-        if new["attempt"] != old["attempt"] + 1:
-            self._find("G13", f"{run} was leased as attempt {new['attempt']} after {old['attempt']}")
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -139,8 +104,8 @@ class Ledger:
             self._find("G12", f"step {(old or {}).get('name')} of {run} is gone")
             return
         name = f"step {new['name']} of {run}@{new['generation']}"
-        if old is not None and old["status"] == "completed":
-            self._find("G5", f"{name} was stored again")
+        for finding in self._rules.step(run, old, new):
+            self._find(*finding)
         row = self._rows.get(run)
         generation = 0 if row is None else row["generation"]
         is_held = row is not None and (row["status"] == "leased" or self._is_same(change))
@@ -148,7 +113,6 @@ class Ledger:
             self._find("G4", f"{name} was stored when the run was {row and row['status']}@{generation}")
         if new["status"] == "completed":
             self.stored[run, new["name"]] = (new["generation"], new["output"])
-            self._crashes[run] = 0
 
     def _is_same(self, change: Change) -> bool:
         """Whether the run was ended in the same transaction, which may note that first."""
@@ -244,6 +208,16 @@ def _check_takeovers(record: Record, ledger: Ledger) -> list[str]:
     return found
 
 
+def _check_recoveries(record: Record) -> list[str]:
+    """Whoever lived went on in time."""
+    bound = record.lease + record.slack
+    return [
+        f"G6: recovery from {fault.what} took {fault.recovery:.1f} s, {bound:.1f} were allowed"
+        for fault in record.faults
+        if fault.recovery is not None and fault.recovery > bound
+    ]
+
+
 def _place(deed: Deed) -> str:
     return f"{deed.step} of {deed.run}@{deed.generation}"
 
@@ -268,9 +242,7 @@ def _check_events(record: Record, ledger: Ledger) -> list[str]:
         stored = record.events.get(run, Counter())["step:complete"]
         if not ended.steps == stored == sum(1 for key in ledger.stored if key[0] == run):
             found.append(f"G9: {run} has {ended.steps} steps and {stored} events of them")
-    if record.heard:
-        found += _check_heard(record)
-    return found
+    return found + _check_heard(record)
 
 
 def _check_heard(record: Record) -> list[str]:

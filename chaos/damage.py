@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import asyncpg
 
@@ -82,6 +84,35 @@ async def revive(process: ServerProcess, arena: Arena) -> None:
     await until(answers, "the server", arena.rules.patience)
 
 
+async def standby(arena: Arena) -> None:
+    """The server takes no writes for longer than a lease, as one that has become a standby, again and again."""
+    await limit_keys(arena)
+    await arena.start_workers(2, slots=8)
+    arena.load.start(36)
+    admin = await asyncpg.connect(arena.place.running().url)
+
+    async def set_back() -> None:
+        await arena.busy(30)
+        async with arena.fault("a server that takes no writes") as fault:
+            await _take_writes(admin, "off")
+            await stalled(arena, lambda: None)
+            await arena.pause(arena.rules.lease)
+            await _take_writes(admin, "on")
+        await arena.recovered(fault)
+
+    try:
+        await until_over(arena, set_back)
+    finally:
+        await _take_writes(admin, "on")
+        await admin.close()
+
+
+async def _take_writes(admin: asyncpg.Connection[asyncpg.Record], what: Literal["on", "off"]) -> None:
+    """On, or off for every session from its next transaction on."""
+    await admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'off' if what == 'on' else 'on'}")
+    await admin.execute("SELECT pg_reload_conf()")
+
+
 async def read_only(arena: Arena) -> None:
     """Workers start on a file that they may not write to; they say so, and serve when they may."""
     path = arena.place.path()
@@ -137,6 +168,9 @@ async def corrupted(arena: Arena) -> None:
             shutil.copy2(copy, path)
     arena.connect()
     await arena.start_workers(1)
+    fault = arena.faults[-1]
+    fault.over = time.time()  # it was over when there was somebody to go on
+    await arena.recovered(fault)
 
 
 async def complains(arena: Arena) -> None:

@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.arena import Rules, Verdict, arena_on, dump, verdict_of
+from chaos.arena import Arena, Rules, Verdict, arena_on, dump, verdict_of
 from chaos.audit import Dialect
 from chaos.disks import Disk
 from chaos.places import Place, Server
+from chaos.record import Record
 from chaos.scenarios import Scenario
 
 MAX_TROUBLE = 2000
@@ -89,10 +90,20 @@ async def play(
                 await arena.settle()
             except Exception as error:  # noqa: BLE001 - whatever a customer could not bear is a finding
                 arena.troubles.append(f"end: {type(error).__name__}: {error}"[:MAX_TROUBLE])
+            arena.troubles += [f"end: worker {one.pid} ended by itself" for one in arena.living if not one.is_alive]
             await arena.workers.close()
-            record = await arena.record()
+            record = await record_of(arena)
             verdict = verdict_of(arena, record, scenario.name, time.monotonic() - began)
             if verdict.findings and keep is not None:
                 dump(record, keep / f"{scenario.name}-{dialect}.jsonl")
                 (keep / f"{scenario.name}-{dialect}.log").write_text(arena.workers.story())
         return verdict
+
+
+async def record_of(arena: Arena) -> Record:
+    """What is known when all is over. What cannot be read any more is a finding, not the end of all scenarios."""
+    try:
+        return await arena.record()
+    except Exception as error:  # noqa: BLE001 - see above
+        trouble = f"end: what is stored cannot be read: {type(error).__name__}: {error}"[:MAX_TROUBLE]
+        return Record(faults=arena.faults, lease=arena.rules.lease, troubles=[*arena.troubles, trouble])

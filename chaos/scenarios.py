@@ -134,6 +134,13 @@ SCENARIOS: tuple[Scenario, ...] = (
         prefix=WITHOUT_PRIVILEGES if is_root() else (),
     ),
     Scenario(
+        name="read-only",
+        what="a server that takes no writes",
+        databases=("postgres",),
+        play=damage.standby,
+        seconds=6,
+    ),
+    Scenario(
         name="corrupted",
         what="a file without its header, cut in half, full of garbage",
         databases=("sqlite",),

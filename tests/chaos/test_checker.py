@@ -15,6 +15,7 @@ from chaos.record import Ended, Fault, Record
 from chaos.witness import Deed
 
 RUN = "r"
+KILL = Fault("SIGKILL", 12, float("inf"), 1)
 KEY = "k"
 
 
@@ -68,7 +69,7 @@ def sound() -> Record:
         stored_events=numbers,
         heard=list(numbers),
         acknowledged={"key": RUN},
-        faults=[Fault("SIGKILL", 12, float("inf"), 1)],
+        faults=[replace(KILL)],
     )
 
 
@@ -135,6 +136,7 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a step is executed twice by one owner": ("G5", did(deed(21, "start", 2, "b"), at=7)),
     "a step returns and is not stored": ("G5", did(deed(22, "got", 2, "c", "z"))),
     "a lease is lost without a reason": ("G6", fields(faults=[])),
+    "a recovery takes longer than a lease and 2 s": ("G6", fields(faults=[replace(KILL, recovery=5.5)])),
     "too many runs of a key": ("G7", added(*KEYED)),
     "a run without its slot": (
         "G7",
@@ -145,8 +147,9 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a completed run is leased": ("G8", added(run_change(23, row("completed", 2), leased(3)))),
     "a run vanishes": ("G8", added(run_change(23, row("completed", 2), None))),
     "an event is missing": ("G9", fields(events={RUN: Counter({"run:trigger": 1, "step:complete": 2})})),
-    "an event has the wrong number": ("G9", fields(stored_events=[(RUN, 1), (RUN, 3)], heard=[])),
+    "an event has the wrong number": ("G9", fields(stored_events=[(RUN, 1), (RUN, 3)], heard=[(RUN, 1), (RUN, 3)])),
     "a subscriber misses an event": ("G9", fields(heard=[(RUN, number) for number in range(1, 9)])),
+    "a subscriber hears nothing at all": ("G9", fields(heard=[])),
     "a subscriber hears an event twice": ("G9", fields(heard=[(RUN, n) for n in (*range(1, 10), 9)])),
     "a subscriber hears events out of order": ("G9", fields(heard=[(RUN, n) for n in (2, 1, *range(3, 10))])),
     "a cancelled run goes on": ("G10", fields(cancelled={RUN: 1.0})),
@@ -156,6 +159,7 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a step is dropped": ("G12", added(Change(23, "t", "step", RUN, {"name": "a"}, None))),
     "what succeeded is handed back": ("G12", changed(5, run_change(22, leased(2), row("pending", 2, attempt=1)))),
     "a crash is not counted": ("G13", changed(3, run_change(20, leased(1), leased(2)))),
+    "an attempt is skipped": ("G13", changed(3, run_change(20, leased(1), leased(2, crashes=1, attempt=3)))),
     "what is no crash is counted": ("G13", changed(1, run_change(10, row("pending", 0), leased(1, crashes=1)))),
     "an interruption burns an attempt": ("G13", changed(5, run_change(22, leased(2), row("pending", 2)))),
     "a run is failed for crashes": (
@@ -172,6 +176,14 @@ def test_it_is_found_when(guarantee: str, damage: Damage) -> None:
     record = sound()
     damage(record)
     assert [finding for finding in check(record) if finding.startswith(f"{guarantee}:")]
+
+
+def test_a_step_that_is_stored_again_is_found_though_its_value_is_the_same() -> None:
+    record = sound()
+    [*before, end] = record.changes
+    record.changes = [*before, step_change(21.5, "b", 2, "y", {"name": "b", "status": "completed"}), end]
+    [finding] = check(record)
+    assert finding.startswith("G5: step b of r@2 was stored again")
 
 
 def test_a_lease_that_ran_out_in_a_fault_of_all_is_excused() -> None:

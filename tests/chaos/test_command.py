@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -83,6 +85,23 @@ def test_a_wrong_argument_is_explained(
     with pytest.raises(SystemExit, match="2"):
         command.main()
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("findings", "code"), [((), 0), (("G5: s0 of r was stored twice",), 1)])
+def test_the_exit_code_says_whether_something_was_found(
+    findings: Sequence[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def played(*_: object) -> list[Verdict]:
+        return [replace(VERDICT, findings=findings)]
+
+    def keep(*_: object) -> None:
+        """Leave the signals of this process alone."""
+
+    monkeypatch.setattr(command, "_play", played)
+    monkeypatch.setattr(signal, "signal", keep)
+    monkeypatch.setattr(sys, "argv", ["chaos", "--scenario", "storm"])
+    assert command.main() == code
+    assert ("nothing was found" in capsys.readouterr().out) == (code == 0)
 
 
 def test_a_scenario_that_is_not_for_a_database_is_no_success(

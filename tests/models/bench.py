@@ -20,6 +20,7 @@ from durably.store.lent import recognise
 from durably.store.operation import Operation, Statement
 from durably.store.postgres import PostgresEngine
 from durably.store.postgres_bind import Block
+from durably.store.sqlite_calls import Parts
 from durably.store.url import parse_url
 from durably.testing import ManualClock
 from tests.support.store import SCHEMA, fill, inner_engine, private
@@ -152,6 +153,12 @@ class Bench:
         text = 'SELECT key, active, "limit" FROM {concurrency_keys} ORDER BY key'
         return self._runner.run(self._sql([text]))
 
+    def counts(self) -> tuple[int, int]:
+        """How many steps and lines of logs there are, whether their runs are there or not."""
+        text = "SELECT (SELECT count(*) FROM {steps}) AS steps, (SELECT count(*) FROM {logs}) AS logs"
+        [row] = self._runner.run(self._sql([text]))
+        return row["steps"], row["logs"]
+
     def sql(self, *texts: str) -> None:
         """Statements past the operations."""
         self._runner.run(self._sql(texts))
@@ -179,8 +186,12 @@ def break_sql(engine: Any, mutant: Mutant) -> None:
     broken = tuple(replace(sql, text=sql.text.replace(mutant.text, mutant.instead)) for sql in sqls)
     assert broken != sqls, f"{mutant.name}: {mutant.block} has no {mutant.text!r}"
     broken = tuple(replace(sql, params=catalogue_params(sql.text)) for sql in broken)
-    known = private(engine, "_sql")
-    engine._sql = {**known, mutant.block: Block(broken) if is_postgres else broken}  # noqa: SLF001 - the point
+    known, opened = private(engine, "_sql"), engine
+    if is_postgres:
+        opened._sql = {**known, mutant.block: Block(broken)}  # noqa: SLF001 - the point
+    else:
+        texts = {**known, mutant.block: broken}
+        opened._sql, opened._parts = texts, Parts(texts)  # noqa: SLF001 - what becomes a trigger is made of these too
 
 
 def catalogue_params(text: str) -> tuple[str, ...]:

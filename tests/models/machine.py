@@ -36,7 +36,7 @@ from durably.model import (
 from durably.store import actions, due, events, keys, leases, runs, steps
 from durably.store.operation import Operation, combine
 from tests.models.bench import Bench
-from tests.models.model import Model, Row, Told, Transaction, served
+from tests.models.model import LIVING, Model, Row, Told, Transaction, served
 
 T = TypeVar("T")
 
@@ -45,6 +45,8 @@ KEYS = ("one", "two")
 NAMES = ("x", "y", "z")
 LEASE = timedelta(seconds=30)
 MAX_CRASHES = 2
+ENDED = tuple(status for status in RunStatus if status.is_terminal)
+FITTING = {"cancel": LIVING, "resume": (RunStatus.FAILED,), "delete": ENDED}
 
 number = st.integers(0, 7)
 few = st.integers(1, 3)
@@ -110,6 +112,8 @@ class StoreMachine(RuleBasedStateMachine):
             self._transact([move])
 
     def play(self, move: Move[Any], way: str) -> None:
+        if move.operation.readonly:
+            self.settle()  # looks are in no transaction of anybody else's
         before, self.next = self.next, None
         if before is not None:
             self._transact([before, move])
@@ -130,7 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._compare()
 
     def _compare(self) -> None:
-        """All runs, all keys, and the events that the transaction made."""
+        """All runs, all keys, the events that the transaction made, and that nothing is left of runs that are gone."""
         model = self.model
         listing = self.make(runs.list_runs, RunFilter(limit=1000))
         both: Any = self.bench.do(combine([listing, self.make(events.feed, after=self.last_id, gaps=())]))
@@ -139,6 +143,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert found == model.list_runs(RunFilter(limit=1000))
         rows = [(row["key"], row["active"], row["limit"]) for row in self.bench.rows()]
         assert rows == [(name, model.active(name), key.limit) for name, key in sorted(model.keys.items())]
+        every = model.runs.values()
+        assert self.bench.counts() == (sum(len(run.steps) for run in every), sum(len(run.logs) for run in every))
         fresh = {(told.run_id, told.seq): told for told in model.fresh}
         assert sorted((event.run_id, event.seq or 0) for event in made) == sorted(fresh)
         for event in made:
@@ -159,6 +165,11 @@ class StoreMachine(RuleBasedStateMachine):
     def pick_leased(self, place: int) -> Row | None:
         leased = [run for run in self.model.runs.values() if run.status is RunStatus.LEASED]
         return leased[place % len(leased)] if leased else self.pick(place)
+
+    def pick_for(self, what: str, place: int) -> Row | None:
+        """One to which this may be done, if there is one; now and then, another one."""
+        fitting = [run for run in self.model.runs.values() if run.status in FITTING[what]]
+        return fitting[place % len(fitting)] if fitting and place % 4 else self.pick(place, gone=True)
 
     def new_token(self) -> str:
         return self.bench.clock.new_id()
@@ -333,8 +344,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- what users do ------------------------------------------------------------------------------------
 
-    def changes(self, places: Sequence[int]) -> list[Change]:
-        picked = {run.id: run for place in places if (run := self.pick(place, gone=True)) is not None}
+    def changes(self, places: Sequence[int], what: str) -> list[Change]:
+        picked = {run.id: run for place in places if (run := self.pick_for(what, place)) is not None}
         return [
             Change(run_id=run.id, concurrency_key=run.concurrency_key, token=self.new_token())
             for run in picked.values()
@@ -344,7 +355,7 @@ class StoreMachine(RuleBasedStateMachine):
         places=st.lists(number, min_size=1, max_size=2), what=st.sampled_from(["cancel", "resume", "delete"]), way=ways
     )
     def change(self, places: list[int], what: str, way: str) -> None:
-        if not (items := self.changes(places)):
+        if not (items := self.changes(places, what)):
             return
         sides: Mapping[str, tuple[Any, Callable[[Sequence[Change]], Transaction[Any]]]] = {
             "cancel": (actions.cancel, self.model.cancel),

@@ -14,7 +14,7 @@ from durably.store import care, inside, overview
 from durably.store.operation import Operation, Rows, combine
 from tests.models import watching
 from tests.models.machine import KEYS, NAMES, StoreMachine, a_while, expected_event, few, number, shown
-from tests.models.model import Model
+from tests.models.model import LIVING, Model
 
 filters = st.builds(
     RunFilter,
@@ -38,7 +38,10 @@ class WholeMachine(StoreMachine):
     def trigger_again(self, place: int) -> None:
         """A trigger that was in doubt comes again, whatever became of its runs meanwhile."""
         self.settle()
-        self.enqueue_these(self.asked[-1 - place % len(self.asked)], "alone", is_again=True)
+        gone = {run.id for run in self.gone}
+        lost = [items for items in self.asked if any(item.id in gone for item in items)]
+        asked = lost if lost and place % 2 else self.asked
+        self.enqueue_these(asked[-1 - place % len(asked)], "alone", is_again=True)
 
     # --- users' transactions ------------------------------------------------------------------------------
 
@@ -69,6 +72,8 @@ class WholeMachine(StoreMachine):
         if run is None:
             return []
         if what == "cancel":
+            holding = [one for one in model.runs.values() if one.slot and one.status in LIVING]
+            run = holding[place % len(holding)] if holding and place % 2 else run
             token = self.new_token()
             return [(self.make(inside.cancel, run.id, token=token), model.cancel_inside(run.id, token=token))]
         reading = (self.make(inside.get_run, run.id), _stored(model, run.id))

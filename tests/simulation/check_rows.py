@@ -9,23 +9,12 @@ from typing import Any
 
 from tests.simulation.history import Change, History, Transaction
 from tests.simulation.trouble import LEASE, MAX_CRASHES, Profile
+from tests.support.row_rules import ENDED, TOLD, RowRules, is_move
 
-ENDED = {"completed", "failed", "cancelled"}
 _HELD_EVENTS = {"step:start", "step:complete", "step:fail", "log:write", "run:progress"}
 """Events that only who holds the lease may write."""
-_TOLD = {
-    ("pending", "leased"): "run:leased",
-    ("leased", "leased"): "run:leased",
-    ("leased", "completed"): "run:complete",
-    ("leased", "failed"): "run:fail",
-    ("leased", "pending"): "run:release",
-    ("leased", "cancelled"): "run:cancel",
-    ("pending", "cancelled"): "run:cancel",
-    ("failed", "pending"): "run:resume",
-}
-"""The event of each change of status; what is missing here is no change that may happen."""
 _LEASE_US = round(LEASE * 1e6)
-_STATE_EVENTS = {*_TOLD.values(), "run:trigger", "run:delete", "run:replace"}
+_STATE_EVENTS = {*TOLD.values(), "run:trigger", "run:delete", "run:replace"}
 
 
 class Ledger:
@@ -61,7 +50,7 @@ class Ledger:
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self._seqs: Counter[str] = Counter()
         self._limits: dict[str, int] = defaultdict(lambda: 1)
-        self._crashes: Counter[str] = Counter()
+        self._rules = RowRules()
         self._open_claims: dict[str, int] = {}
         self._open_chores: dict[str, int] = {}
         self._open_leases: dict[str, tuple[str, int, int]] = {}
@@ -198,34 +187,33 @@ class Ledger:
         self.deleted[run] = self._number
 
     def _change(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        if self._gives_back(old, new):
+            return
+        for finding in self._rules.change(run, old, new, now_us=self._txn.now_us):
+            self.find(*finding)
         pair = (old["status"], new["status"])
-        step = new["generation"] - old["generation"]
-        if old["status"] == new["status"] and step == 0:
+        if not is_move(old, new):
             self._touch(run, old, new)
             return
-        if pair not in _TOLD:
-            self.find("G8", f"{run} went from {pair[0]} to {pair[1]}")
+        if pair not in TOLD:
             return
-        self._expected[run][_TOLD[pair]] += 1
+        self._expected[run][TOLD[pair]] += 1
         if new["status"] == "leased":
             self._lease(run, old, new)
             return
-        if step != 0:
-            self.find("G3", f"{run} changed its generation by {step} when it went from {pair[0]} to {pair[1]}")
         if old["status"] == "leased":
             self._end_lease(run, old, new)
-        if pair == ("failed", "pending"):
-            self._crashes[run] = 0
-            if "resume_runs" not in self._txn.names:
-                self.find("G8", f"{run} is pending again, and nobody resumed it")
+        if pair == ("failed", "pending") and "resume_runs" not in self._txn.names:
+            self.find("G8", f"{run} is pending again, and nobody resumed it")
+
+    def _gives_back(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether a worker gives back the slot of a run that a user's transaction cancelled."""
+        changed = [name for name in new if old[name] != new[name]]
+        is_over = old["status"] in ENDED and "free_inside" in self._txn.names
+        return is_over and changed == ["slot"] and not new["slot"]
 
     def _touch(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
         """A change that is no change of status."""
-        if old["status"] in ENDED:
-            changed = [name for name in new if old[name] != new[name]]
-            if changed != ["slot"] or new["slot"] or "free_inside" not in self._txn.names:
-                self.find("G8", f"{run} is {old['status']} and changed in {changed}")
-            return
         if old["input"] != new["input"]:
             self._expected[run]["run:replace"] += 1
             if old["generation"]:
@@ -236,19 +224,11 @@ class Ledger:
             self.find("G4", f"{self._txn.author} wrote to {run}@{old['generation']}, which it does not hold")
 
     def _lease(self, run: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-        if new["generation"] != old["generation"] + 1:
-            self.find("G3", f"{run} was leased as {new['generation']} after {old['generation']}")
-        if old["hold"] is not None:
-            self.find("G7", f"{run} was leased while it was held ({old['hold']})")
         if old["status"] == "leased":
-            expires = old["lease_expires_at"]
-            if expires > self._txn.now_us:
-                self.find("G3", f"{run}@{old['generation']} was taken away before its lease ran out")
-            self._crashes[run] += 1
-            self.takeovers.append((self._number, run, old["generation"], expires))
+            self.takeovers.append((self._number, run, old["generation"], old["lease_expires_at"]))
             self._close_lease(run)
-        if new["crashes"] != self._crashes[run] or self._crashes[run] >= MAX_CRASHES:
-            self.find("G13", f"{run} was leased after {self._crashes[run]} crashes, its row says {new['crashes']}")
+        if self._rules.crashes[run] >= MAX_CRASHES:
+            self.find("G13", f"{run} was leased after {self._rules.crashes[run]} crashes")
         self.holders[run, new["generation"]] = self._txn.author
         self._open_leases[run] = (self._txn.author, new["generation"], self._number)
 
@@ -258,15 +238,15 @@ class Ledger:
         if new["status"] == "cancelled":
             return
         if "fail_crashed" in self._txn.names and new["status"] == "failed":
-            self._crashes[run] += 1
+            self._rules.crashes[run] += 1
             self.takeovers.append((self._number, run, generation, old["lease_expires_at"]))
-            if old["lease_expires_at"] > self._txn.now_us or self._crashes[run] < MAX_CRASHES:
-                self.find("G13", f"{run} was failed after {self._crashes[run]} crashes")
+            if old["lease_expires_at"] > self._txn.now_us or self._rules.crashes[run] < MAX_CRASHES:
+                self.find("G13", f"{run} was failed after {self._rules.crashes[run]} crashes")
             return
         if self.holders.get((run, generation)) != self._txn.author:
             self.find("G4", f"{self._txn.author} ended {run}@{generation}, which it does not hold")
-        if new["crashes"] != self._crashes[run]:
-            self.find("G13", f"{run} was {new['status']} with {new['crashes']} crashes instead of {self._crashes[run]}")
+        if new["crashes"] != (crashes := self._rules.crashes[run]):
+            self.find("G13", f"{run} was {new['status']} with {new['crashes']} crashes instead of {crashes}")
         self.endings[run, generation] = (self._number, new["status"])
 
     def _close_lease(self, run: str) -> None:
@@ -291,8 +271,8 @@ class Ledger:
             self._steps[run].pop((old or {})["name"], None)
             return
         self._steps[run][new["name"]] = new
-        if old is not None and old["status"] == "completed":
-            self.find("G5", f"step {new['name']} of {run} was stored again: {old} -> {new}")
+        for finding in self._rules.step(run, old, new):
+            self.find(*finding)
         if run not in self._history.copies or self._rows[run]["generation"]:
             self._check_holder(run, f"step {new['name']}")
             if new["generation"] != self._rows[run]["generation"]:
@@ -300,7 +280,6 @@ class Ledger:
             self._expected[run]["step:complete" if new["status"] == "completed" else "step:fail"] += 1
         if new["status"] == "completed":
             self.stored[run, new["name"]] = (self._number, new["output"])
-            self._crashes[run] = 0
 
     def _check_copies(self, run: str) -> None:
         """A run that goes on where another one was has the steps before that, and no others."""

@@ -46,21 +46,17 @@ _PLANNER = (
 _HOT = {Channel.FAST, Channel.CLAIM}
 _HOT_PLANNER = "SET plan_cache_mode = force_generic_plan; SET enable_nestloop = off; SET enable_bitmapscan = off"
 
-_PASSING = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.exceptions.OperatorInterventionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.TransactionRollbackError,
-    asyncpg.exceptions.ReadOnlySQLTransactionError,
-    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
-    asyncpg.exceptions.InternalClientError,
-    asyncpg.exceptions.InvalidSQLStatementNameError,  # a pooler, or DISCARD ALL: a new connection knows where it is
-    asyncpg.exceptions.DuplicatePreparedStatementError,
-    ConnectionError,
-    OSError,
-    TimeoutError,
-)
+_PASSING_CLASSES = {"08", "40", "53", "57", "58"}
+"""Of SQLSTATE: connections, rollbacks, resources, the operator, the system. Not XX: what is corrupted stays so."""
+_PASSING_STATES = {
+    "25006",  # read-only: a standby, until another server is found under this name
+    "25P03",  # idle in a transaction for too long
+    "25P04",  # in a transaction for too long
+    "26000",  # no such prepared statement: a pooler, or DISCARD ALL; a new connection knows where it is
+    "42P05",  # or there is one already
+}
+_PASSING = (asyncpg.InterfaceError, asyncpg.exceptions.InternalClientError, OSError)
+"""Of those that are not the server's. A TimeoutError is an OSError."""
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -272,12 +268,20 @@ class _translated:  # noqa: N801  # used like a function
         if isinstance(error, _REFUSED):
             self._link.drop()
             raise DatabaseUnavailable(f"the server refused the connection: {_first_line(error)}") from error
-        if isinstance(error, _PASSING):
+        if _is_passing(error):
             if not isinstance(error, asyncpg.exceptions.TransactionRollbackError):
                 self._link.drop()
             raise DatabaseUnavailable(_first_line(error)) from error
         if isinstance(error, asyncio.CancelledError):
             self._link.drop()
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether asking again, later and maybe over another connection, may help."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return isinstance(error, _PASSING)
+    state = str(error.sqlstate)
+    return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
 
 
 def _first_line(error: BaseException) -> str:
