@@ -307,7 +307,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     writes: ClassVar[dict[str, Any]] = {
         "places": st.lists(number, min_size=1, max_size=3),
-        "kinds": st.lists(st.sampled_from(["step", "step", "failed step", "log", "progress"]), min_size=1, max_size=2),
+        "kinds": st.lists(st.sampled_from(["step", "step", "late step", "failed step", "log", "progress"]), max_size=2),
         "end": st.sampled_from([None, None, "pending", "failed", "completed", "forgetting"]),
         "stale": number,
         "name": number,
@@ -327,8 +327,8 @@ class StoreMachine(RuleBasedStateMachine):
                 entry = LogEntry(level="info", message=f"line {place}", data_json='{"a":1}' if place else None)
                 told.append(DraftEvent(type=EventType.LOG_WRITE, at=now, step=None, log=entry))
             else:
-                records.append(a_step(run, step, run.next_step + place, now, is_done=kind == "step"))
-                told += events_of(records[-1], now)
+                records.append(a_step(run, step, run.next_step + place, now, is_done=kind != "failed step"))
+                told += events_of(records[-1], now)[kind == "late step" :]  # its start was told before
         return {"steps": tuple(records), "events": tuple(told), "progress": progress}
 
     @rule(place=number, name=number, way=ways)
