@@ -245,6 +245,7 @@ async def test_a_purge_can_be_counted_first_and_limited(app: App) -> None:
     await app.durably.cancel(await app.durably.trigger(work, 1))
     assert await app.durably.count_purgeable(older_than=NOW) == 6
     assert await app.durably.count_purgeable(older_than=NOW, statuses="cancelled") == 1
+    assert await app.durably.count_purgeable(older_than=NOW, statuses=("cancelled", "cancelled")) == 1
     assert await app.durably.count_purgeable(older_than=timedelta(hours=1)) == 0
     assert await app.durably.purge_runs(older_than=NOW, limit=2) == 2
     assert await app.durably.purge_runs(older_than=NOW, limit=100) == 4

@@ -38,7 +38,7 @@ def _one(name: str, params: dict[str, Param], decode: Callable[[AnyRow], T]) -> 
 
 def count_purgeable(*, older_than: timedelta, statuses: Sequence[RunStatus]) -> Operation[int]:
     """How many runs ended in one of these statuses more than `older_than` ago."""
-    params: dict[str, Param] = {"older_than_us": rows.micros(older_than), "statuses": tuple(statuses)}
+    params: dict[str, Param] = {"older_than_us": rows.micros(older_than), "statuses": tuple(dict.fromkeys(statuses))}
     return _one("count_purgeable", params, lambda row: int(row["runs"]))
 
 
