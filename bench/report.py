@@ -122,7 +122,7 @@ def _with_unit(value: float, unit: str) -> str:
         case "share":
             return f"{value * 100:.2f} %"
         case "x":
-            return f"{value:.2f}x" if value < 10 else f"{value:.0f}x"  # noqa: PLR2004 - two digits that count
+            return f"{value:.3g}x"
         case _:
             return f"{value:.2f} {unit}"
 

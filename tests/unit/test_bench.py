@@ -40,6 +40,17 @@ def test_the_medians_are_compared() -> None:
     assert judge(HALF, measured(40, 100)).verdict == "does not hold"
 
 
+def test_what_has_no_bar_is_shown() -> None:
+    aimed_at = Bar(group="W2", text="of the floor", value=OURS, over=FLOOR, aim=0.5)
+    assert judge(aimed_at, measured(40, 100)).verdict == "shown"
+
+
+def test_a_page_tells_what_misses_a_bar_by_a_hair() -> None:
+    near = Bar(group="W2", text="of the floor", value=OURS, over=FLOOR, least=0.3)
+    assert judge(near, measured(29.5, 100)).verdict == "does not hold"
+    assert "0.295x" in report.verdicts(measured(29.5, 100))
+
+
 def test_a_ratio_is_that_of_the_rounds() -> None:
     """The machine was half as fast in two of three rounds: no round says 0.5 but the last."""
     found = measured(60, 100)
