@@ -114,7 +114,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 lock: .venv/.ready
 	@$(LOCK) pyproject.toml requirements/dev.in --all-extras --output-file requirements/dev.txt
 	@$(LOCK) pyproject.toml requirements/demo.in --extra postgres --extra cli --output-file requirements/demo.txt
-	@$(LOCK) pyproject.toml requirements/bench.in --extra postgres --extra http --output-file requirements/bench.txt
+	@$(LOCK) pyproject.toml requirements/bench.in --extra postgres --extra http --extra cli --output-file requirements/bench.txt
 	@for peer in $(PEERS_IN_PYTHON); do \
 	    $(LOCK) requirements/bench-$$peer.in --output-file requirements/bench-$$peer.txt; \
 	done

@@ -30,7 +30,8 @@ class Fleet:
         self._processes: list[Process | None] = [None] * count
         self._condemned: set[int] = set()
         self._stopping = asyncio.Event()
-        self._working = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._works = False
         self.claims: list[float] = []
         """Milliseconds of claims since they were last taken."""
         self.deaths: list[str] = []
@@ -54,10 +55,11 @@ class Fleet:
         for place in range(len(self._processes)):
             group.create_task(self._live(place))
 
-    async def begun(self) -> None:
-        """Return when the first of them works, or when none does within a minute."""
+    async def begun(self) -> bool:
+        """Return when the first of them works; False when one ends by itself before that, or none works in a minute."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._working.wait(), START_SECONDS)
+            await asyncio.wait_for(self._begun.wait(), START_SECONDS)
+        return self._works
 
     async def _live(self, place: int) -> None:
         while not self._stopping.is_set():
@@ -83,13 +85,15 @@ class Fleet:
                     os.killpg(process.pid, signal.SIGKILL)
             if process.pid not in self._condemned and not self._stopping.is_set():
                 self.deaths.append(f"worker {place} ended by itself, exit code {code}")
+                self._begun.set()
             await asyncio.sleep(0 if self._stopping.is_set() else RESTART_SECONDS)
 
     async def _listen(self, process: Process) -> None:
         """Take what it says about its claims, until it ends."""
         if process.stdout is not None:
             async for line in process.stdout:
-                self._working.set()
+                self._works = True
+                self._begun.set()
                 if line.endswith(b"\n"):  # else it was killed in the middle of it
                     self.claims += json.loads(line)
 

@@ -124,12 +124,14 @@ class _Running:
         async with Durably(self._place.url) as durably, asyncio.TaskGroup() as group:
             load = Load(durably, rate=settings.rate, seed=settings.seed)
             fleet.start(group)
-            await fleet.begun()
-            async with _background(load.follow()):
-                async with _background(self._look(load)), _background(self._hurt()):
-                    await load.run(settings.minutes * 60)
-                await self._drain()
-            await self._check()
+            if await fleet.begun():
+                async with _background(load.follow()):
+                    async with _background(self._look(load)), _background(self._hurt()):
+                        await load.run(settings.minutes * 60)
+                    await self._drain()
+                await self._check()
+            else:
+                self._outcome.findings.append("no worker works")
             await fleet.stop()
         self._count(load)
         self._outcome.findings += fleet.deaths

@@ -39,8 +39,7 @@ async def test_a_worker_that_dies_by_itself_is_a_finding(tmp_path: Path) -> None
     fleet = Fleet(WorkerTask(url="nothing://at/all"), 1, tmp_path)
     async with asyncio.TaskGroup() as group:
         fleet.start(group)
-        while not fleet.deaths:  # noqa: ASYNC110 - bounded by the test's timeout
-            await asyncio.sleep(0)
+        assert not await fleet.begun()
         await fleet.stop()
     assert fleet.deaths[0] == "worker 0 ended by itself, exit code 1"
     assert "unknown scheme 'nothing'" in (tmp_path / "worker-0.log").read_text("utf-8")

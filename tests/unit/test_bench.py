@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from bench.bars import BARS, Bar, Ref, judge
 from bench.launch import Failed, launch
 from bench.results import Results, Section
 from bench.rounds import turns
-from bench.settings import parse
+from bench.settings import ROOT, parse
 from bench.subjects.without_events import WRITES, without_events
 from bench.systems import SYSTEMS, System
 from bench.task import Stopwatch, Task
@@ -152,3 +156,23 @@ def test_a_choice_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str
         parse(["--only", "w9"])
     assert "w9" in capsys.readouterr().err
     assert parse(["--only", "w2,w1", "--db", "sqlite"]).workloads == ("w1", "w2")
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import bench
+for found in pkgutil.walk_packages(bench.__path__, "bench."):
+    if not found.name.startswith("bench.peers") and not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_the_benchmarks_environment_has_all_that_it_imports() -> None:
+    """It has requirements of its own: what is missing there is seen here, where everything is installed."""
+    made = subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=ROOT, check=True, capture_output=True, text=True)
+    known = packages_distributions()
+    needed = {name.lower().replace("_", "-") for module in made.stdout.split() for name in known.get(module, ())}
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "bench.txt").read_text("utf-8"), re.MULTILINE))
+    assert {"typer", "asyncpg", "starlette"} <= needed
+    assert needed - pinned - {"durably", "setuptools"} == set()  # the latter looks into every process
