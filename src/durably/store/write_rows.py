@@ -67,8 +67,8 @@ class WriteRows(Mapping[str, Batch]):
         if name == "completions":
             return Batch(_COMPLETION, tuple(self._sorted.completions))
         if name in _PLAIN_NAMES:
-            plain = self._plain if name == "plain" or (name == "lone") == (len(self._plain) == 1) else ()
-            return Batch(_PLAIN, tuple(plain))
+            is_meant = name == "plain" or (name == "lone") == (len(self._plain) == 1)
+            return Batch(_PLAIN, self._plain if is_meant else ())
         table = name.removeprefix(_OTHER)
         tables = self._all if table == name else self._others
         return Batch(_COLUMNS[table], tuple(tables.rows[table]))
@@ -84,16 +84,16 @@ class WriteRows(Mapping[str, Batch]):
         return _tables(() if self._plain else self._runs)
 
     @cached_property
-    def _plain(self) -> Sequence[_Row]:
+    def _plain(self) -> tuple[_Row, ...]:
         """A row for each run; none when there is one that does anything else."""
         found = self._sorted
         if found.others:
             return ()
-        ends = [
-            (run_id, lease, number, 1, None, None, output, None, None)
-            for run_id, lease, number, output in found.completions
-        ]
-        return [*found.checkpoints, *ends]
+        ends = (
+            (run_id, generation, number, 1, None, None, output, None, None)
+            for run_id, generation, number, output in found.completions
+        )
+        return (*found.checkpoints, *ends)
 
     @cached_property
     def _others(self) -> _Tables:
