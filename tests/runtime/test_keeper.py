@@ -243,6 +243,32 @@ async def test_a_wake_up_tells_it_of_a_cancel_at_once(
     await eventually(lambda: holder.ended == [LeaseState.CANCELLED])
 
 
+async def test_a_cancel_that_comes_before_it_is_awake_is_learnt_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durably.runtime.renewer.LOOK_SECONDS", 3600.0)
+    settings = Settings(lease=timedelta(hours=1))
+    keeper = Keeper(bench.database, settings=settings, environment=NoThreads())
+    await bench.trigger(kept)
+    token = bench.environment.new_id()
+    [run] = await bench.database.run(claim(["kept"], limit=1, owner="me", token=token, lease=settings.lease))
+    await bench.cancel(run)
+    keeper.start()
+    holder = Holder(bench, run)
+    await hold_while_asleep(keeper, holder)
+    await eventually(lambda: holder.ended == [LeaseState.CANCELLED])
+    await keeper.stop()
+
+
+async def hold_while_asleep(keeper: Keeper, holder: Holder) -> None:
+    """Hold a lease, and tell of a cancel in the same turn of the loop, so that the renewer is still asleep."""
+    renewer = keeper._renewer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - whether it sleeps
+    await eventually(lambda: vars(renewer)["_is_asleep"])
+    assert renewer.hold(holder.tenure)
+    renewer.wake()
+    renewer.look()
+
+
 async def test_it_stops_at_once_and_twice(bench: Bench) -> None:
     keeper = Keeper(bench.database, settings=Settings(lease=timedelta(hours=1)), environment=bench.environment)
     keeper.start()

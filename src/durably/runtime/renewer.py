@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -139,18 +140,22 @@ class Renewer:
                 return
 
     async def _sleep(self) -> None:
-        """Until something is held. What is held by then was leased just now: its renewal is due an interval later."""
+        """Until something is held. What is held by then was leased just now: its renewal is due an interval later.
+
+        So is a look, unless somebody asked for one after that: a look that nothing was held for is forgotten.
+        """
         self._holding.clear()
         while True:
             self._woken.clear()
             self._is_asleep = True
             if self._held:
                 break
+            self._look_due = math.inf
             await self._woken.wait()
         self._is_asleep = False
         self._holding.set()
         now = asyncio.get_running_loop().time()
-        self._renewal_due, self._look_due = now + self._settings.renewal_seconds, now + self._pause
+        self._renewal_due, self._look_due = now + self._settings.renewal_seconds, min(self._look_due, now + self._pause)
 
     @property
     def _pause(self) -> float:
