@@ -58,6 +58,7 @@ def filled(many: int, *, analyze: bool) -> Loaded:
     if analyze:
         raw.execute("ANALYZE")
     raw.calls = Calls(raw)
+    raw.calls.prepare()
     return raw
 
 

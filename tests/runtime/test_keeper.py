@@ -263,7 +263,7 @@ async def test_a_cancel_that_comes_before_it_is_awake_is_learnt_at_once(
 async def hold_while_asleep(keeper: Keeper, holder: Holder) -> None:
     """Hold a lease, and tell of a cancel in the same turn of the loop, so that the renewer is still asleep."""
     renewer = keeper._renewer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - whether it sleeps
-    await eventually(lambda: vars(renewer)["_is_asleep"])
+    await eventually(lambda: bool(vars(renewer)["_is_asleep"]))
     assert renewer.hold(holder.tenure)
     renewer.wake()
     renewer.look()

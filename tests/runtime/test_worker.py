@@ -15,11 +15,12 @@ from durably.errors import PendingRunExists, UsageError, ValidationError
 from durably.jobs import job
 from durably.model import RunFilter, RunStatus
 from durably.runtime.context import Step, SyncStep
+from durably.runtime.execution import Execution
 from durably.runtime.settings import Settings
 from durably.store.leases import claim, claim_expired
 from durably.store.runs import list_runs
 from tests.support.bench import Bench, Gate, eventually
-from tests.support.store import Store
+from tests.support.store import Store, private
 
 
 @job("echo")
@@ -289,6 +290,61 @@ async def test_a_conflict_of_a_triggered_run_fails_its_step(bench: Bench) -> Non
         return step.trigger(echo, 2, key="b", concurrency_key="k")
 
     assert (await bench.execute(conflict)).status is RunStatus.COMPLETED
+
+
+async def test_a_fault_of_ours_ends_the_worker_and_the_other_runs_are_handed_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    run_as_it_is = Execution.run
+
+    @job("waits")
+    async def waits(_step: Step) -> None:
+        await gate.wait()
+
+    async def faulty(execution: Execution) -> RunStatus | None:
+        if execution.stored.job == other.name:
+            raise RuntimeError("a fault")
+        return await run_as_it_is(execution)
+
+    monkeypatch.setattr(Execution, "run", faulty)
+    handed_back = await bench.trigger(waits)
+    worker = bench.worker(waits, other)
+    await worker.start()
+    await gate.reached.wait()
+    await bench.trigger(other)
+    async with asyncio.timeout(40):
+        await worker.ended()
+
+    assert (await bench.run(handed_back)).status is RunStatus.PENDING
+    with pytest.raises(ExceptionGroup) as raised:
+        await worker.stop()
+    assert [str(error) for error in raised.value.exceptions] == ["a fault"]
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_a_worker_whose_task_is_cancelled_hands_its_runs_back(bench: Bench, *, is_stopping: bool) -> None:
+    gates = [Gate() for _ in range(3)]
+
+    @job("waits")
+    async def waits(_step: Step, input: int) -> None:
+        await gates[input].wait()
+
+    runs = [await bench.trigger(waits, number) for number in range(3)]
+    others = asyncio.all_tasks()
+    worker = bench.worker(waits)
+    await worker.start()
+    for gate in gates:
+        await gate.reached.wait()
+    [task] = [task for task in asyncio.all_tasks() - others if task.get_name() == "durably-worker"]
+    stopping = asyncio.create_task(worker.stop(timedelta(hours=1))) if is_stopping else None
+    if stopping is not None:
+        await eventually(lambda: private(private(worker, "_shift"), "_has_served"))
+    task.cancel()
+    async with asyncio.timeout(40):
+        await asyncio.gather(worker.ended(), *([] if stopping is None else [stopping]), return_exceptions=True)
+
+    assert {(await bench.run(run)).status for run in runs} == {RunStatus.PENDING}
 
 
 async def test_old_runs_and_events_are_purged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

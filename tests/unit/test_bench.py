@@ -22,6 +22,7 @@ from bench.systems import SYSTEMS, System
 from bench.task import Stopwatch, Task
 from durably.store import catalogue
 from durably.store.migrate import migrations
+from durably.store.sqlite_calls import Calls
 
 OURS, FLOOR = Ref("w2", "sqlite", "ours", 100), Ref("w2", "sqlite", "floor", 100)
 HALF = Bar(group="W2", text="of the floor", value=OURS, over=FLOOR, least=0.5)
@@ -108,7 +109,7 @@ def test_events_are_cut_out_of_what_a_worker_writes_and_nothing_else(dialect: st
 
 def test_what_is_left_without_events_is_still_sql() -> None:
     raw = sqlite3.connect(":memory:")
-    raw.create_function("durably_rows", 3, lambda *_: None)
+    Calls(raw).prepare()
     for migration in migrations("sqlite", "durably_"):
         for statement in migration.statements:
             raw.execute(statement)

@@ -13,6 +13,9 @@ from durably import UsageError
 
 T = TypeVar("T")
 
+_ALLOCATIONS = 10_000
+"""Objects that are made, and not freed, between two looks of the garbage collector."""
+
 
 class Loop(StrEnum):
     """Which event loop to use."""
@@ -26,7 +29,8 @@ class Loop(StrEnum):
 def run(work: Coroutine[Any, Any, T], loop: Loop) -> T:
     """Run this to its end. Raises UsageError when uvloop is asked for and not installed.
 
-    What was loaded so far stays, so the garbage collector need not look at it again and again.
+    What was loaded so far stays, so the garbage collector need not look at it again and again. It need not come often
+    either: what a run leaves behind is freed at once, only reference cycles of users' code wait for it.
     """
     try:
         factory = _factory(loop)
@@ -35,6 +39,7 @@ def run(work: Coroutine[Any, Any, T], loop: Loop) -> T:
         raise
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_ALLOCATIONS)
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(work)
 

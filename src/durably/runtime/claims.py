@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from durably.environment import Environment
 from durably.errors import DatabaseUnavailable
 from durably.model import StoredRun
+from durably.model.lean import lean
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.settings import Settings
 from durably.store.database import Database
@@ -18,7 +19,7 @@ from durably.store.operation import Lane, Operation
 CLAIM_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Claimed:
     """A run that was leased, and until when the lease can be relied on, in monotonic seconds."""
 
@@ -129,4 +130,4 @@ class Claims:
         attempt, operation = request
         runs = await self._database.run(operation, lane=Lane.CLAIM, timeout=CLAIM_SECONDS)
         self._doubtful.remove(attempt)
-        self._found += [Claimed(run, attempt.until) for run in runs]
+        self._found += [Claimed(run=run, until=attempt.until) for run in runs]

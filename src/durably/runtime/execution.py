@@ -87,11 +87,11 @@ class Execution:
         job: Job[Any, Any],
         *,
         until: float,
-        over: Callable[[], None],
+        over: Callable[[Execution], None],
     ) -> None:
         """`until` is where the belief in the lease ends, in monotonic seconds.
 
-        `over` is called once, when no user code of the run goes on any more and its end is about to be written.
+        `over` is told once, when no user code of the run goes on any more and its end is about to be written.
         """
         self.stored = run
         lease = Lease(run.id, run.generation)
@@ -126,7 +126,7 @@ class Execution:
         self.steps.close()
         if self.steps.under_way:
             await self._patiently(self._place.loop.create_task(self._end_leftovers()))
-        self._over()
+        self._over(self)
         status = await self._conclude(finish)
         if self._was_interrupted_by_hand:
             interrupt_main()
@@ -284,23 +284,20 @@ class Execution:
         self._end = self._recorder.end(ending)
         if self._is_stopping:
             self._limit_end()
-        try:
-            return await self._ended(self._end)
-        except Exception as error:  # noqa: BLE001 - the border of a background loop: the lease runs out, others go on
-            self._place.reporter.error("finish", error, run=self.stored)
-            return None
-
-    async def _ended(self, end: asyncio.Future[Verdict]) -> Verdict:
-        """Wait for the end to be stored, also when the task is cancelled."""
         while True:
             try:
-                return await end
-            except CancelledError:
+                return await self._end
+            except CancelledError:  # it is waited for all the same
                 if self._is_given_up:
-                    raise TimeoutError("the database is away for longer than the lease") from None
+                    error = TimeoutError("the database is away for longer than the lease")
+                    self._place.reporter.error("finish", error, run=self.stored)
+                    return None
                 self._was_cancelled = True
-                self._end = end = self._recorder.end_again()
+                self._end = self._recorder.end_again()
                 self.interrupt(Stopping(self.stored.id))
+            except Exception as failed:  # noqa: BLE001 - the border of a background loop: the lease runs out, others go on
+                self._place.reporter.error("finish", failed, run=self.stored)
+                return None
 
     def _limit_end(self) -> None:
         if self._end is not None and not self._end.done():

@@ -78,8 +78,8 @@ class Shift:
         self._running: dict[Execution, asyncio.Task[None]] = {}
         self._under_way: dict[str, Execution] = {}
         """Of each run the newest execution."""
-        self._occupied: set[tuple[str, int]] = set()
-        """Run and generation of those whose code has not ended: each takes a slot."""
+        self._occupied: set[Execution] = set()
+        """Those whose code has not ended: each takes a slot."""
         self._maintenance = Maintenance(
             database,
             self._jobs,
@@ -100,6 +100,7 @@ class Shift:
         self._has_expired = False
         self._started = 0
         self._error: Exception | None = None
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.completed = 0
         """Runs that were executed and not handed back."""
 
@@ -137,16 +138,47 @@ class Shift:
 
     async def _work(self, place: Workplace) -> None:
         async with asyncio.TaskGroup() as group:
+            fault = group.create_task(self._raise_fault())
             chores = self._maintenance.start(group) if self._until is None else []
-            await self._serve(group, place)
-            await self._recall(group, place)
-            self._has_served = True
-            if self._is_interrupting:
-                self._interrupt_all()
-            for chore in chores:
-                chore.cancel()
+            try:
+                await self._serve(place)
+                await self._recall(place)
+                self._has_served = True
+                if self._is_interrupting:
+                    self._interrupt_all()
+                for chore in chores:
+                    chore.cancel()
+            except BaseException:
+                self._cancel_all()
+                raise
+            finally:
+                await self._all_ended()
+            fault.cancel()
         if self._error is not None:
             raise self._error
+
+    async def _raise_fault(self) -> None:
+        """Let the group end when an execution raised, which is a fault of ours.
+
+        The tasks of runs are not the group's own: in it, each takes half as long again to make and to end.
+        """
+        await self._fault
+
+    async def _all_ended(self) -> None:
+        """Wait for the runs under way. Whoever cancels that cancels them, so that they are handed back."""
+        was_cancelled = False
+        while self._running:
+            try:
+                await asyncio.wait(self._running.values())
+            except asyncio.CancelledError:
+                was_cancelled = True
+                self._cancel_all()
+        if was_cancelled:
+            raise asyncio.CancelledError
+
+    def _cancel_all(self) -> None:
+        for task in self._running.values():
+            task.cancel()
 
     def stop(self) -> None:
         """Claim no more. The shift ends with its last run."""
@@ -188,7 +220,7 @@ class Shift:
 
     # --- the loop -------------------------------------------------------------------------------------------
 
-    async def _serve(self, group: asyncio.TaskGroup, place: Workplace) -> None:
+    async def _serve(self, place: Workplace) -> None:
         is_poll = False
         ahead: asyncio.Task[list[Claimed]] | None = None
         while ahead is not None or not self._is_stopping.is_set():
@@ -211,14 +243,14 @@ class Shift:
                 self._failures = 0
             ahead = await self._claim_ahead(claimed)
             for one in claimed:
-                self._begin(one, group, place)
+                self._begin(one, place)
             if self._claims.is_in_doubt and self._free() > 0:
                 self.wake()
             if self._until is not None and self._is_done():
                 return
             is_poll = False if ahead is not None else await self._rest()
 
-    async def _recall(self, group: asyncio.TaskGroup, place: Workplace) -> None:
+    async def _recall(self, place: Workplace) -> None:
         """Hand back what a doubtful claim leased before the stop: its lease would run out, and count as a crash."""
         if not (self._is_stopping.is_set() and self._claims.is_in_doubt):
             return
@@ -228,7 +260,7 @@ class Shift:
             self._reporter.error("claim", error)
             return
         for one in recalled:
-            self._begin(one, group, place)
+            self._begin(one, place)
 
     async def _claim_ahead(self, claimed: Sequence[Claimed]) -> asyncio.Task[list[Claimed]] | None:
         """Where half of many slots was filled, begin to claim for the other half before these runs begin.
@@ -275,23 +307,22 @@ class Shift:
         """Whether a shift until idle has nothing left. Runs that may be dead are claimable or failed before long."""
         return not self._running and (self._free() <= 0 or not self._maintenance.has_suspects)
 
-    def _begin(self, claimed: Claimed, group: asyncio.TaskGroup, place: Workplace) -> None:
+    def _begin(self, claimed: Claimed, place: Workplace) -> None:
         run = claimed.run
         job = self._registry.get(run.job)
         if job is None:
             _logger.error("run %s of job %r was claimed, but nobody here knows the job", run.id, run.job)
             return
         older = self._outlived(run)
-        slot = (run.id, run.generation)
-        execution = Execution(place, run, job, until=claimed.until, over=partial(self._vacate, slot))
+        execution = Execution(place, run, job, until=claimed.until, over=self._vacate)
         self._started += 1
-        self._occupied.add(slot)
+        self._occupied.add(execution)
         self._under_way[run.id] = execution
         self._keeper.hold(execution.tenure)
         self._reporter.leased(run, self._settings.lease)
         if self._is_stopping.is_set():
             execution.interrupt(Stopping(run.id))
-        self._running[execution] = group.create_task(self._execute(execution, older), name=f"durably-run-{run.id}")
+        self._running[execution] = place.loop.create_task(self._execute(execution, older), name=f"durably-run-{run.id}")
 
     def _outlived(self, run: StoredRun) -> asyncio.Task[None] | None:
         """The execution of the same run under an older lease, interrupted: it was lost, and the run claimed anew here.
@@ -311,19 +342,22 @@ class Shift:
             status = await execution.run()
             if status is not None and status is not RunStatus.PENDING:
                 self.completed += 1
+        except Exception as error:  # noqa: BLE001 - ends the shift
+            if not self._fault.done():
+                self._fault.set_exception(error)
         finally:
             self._end(execution)
 
-    def _vacate(self, slot: tuple[str, int]) -> None:
+    def _vacate(self, execution: Execution) -> None:
         """The code of a run has ended. However many end at once, the loop claims once for all their slots."""
-        if slot in self._occupied:
-            self._occupied.remove(slot)
+        if execution in self._occupied:
+            self._occupied.remove(execution)
             self.wake()
 
     def _end(self, execution: Execution) -> None:
         run = execution.stored
         self._keeper.drop(execution.tenure)
-        self._vacate((run.id, run.generation))
+        self._vacate(execution)
         was_full = len(self._running) >= 2 * self._settings.max_concurrent_runs
         del self._running[execution]
         if self._under_way.get(run.id) is execution:

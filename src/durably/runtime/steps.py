@@ -62,6 +62,9 @@ class Steps:
     is_closed = False
     """Whether the user code is over, so that no step may start any more."""
     interrupt: Interrupt | None = None
+    cancelled: Sequence[StepUnderWay] = ()
+    """Steps that a cancel of the run interrupted, in the order in which they ended."""
+    _bridges: frozenset[asyncio.Task[object]] = frozenset()
     _late: dict[str, asyncio.Future[Verdict]] | None = None
     """Steps whose task was cancelled while their result was being stored."""
     _to_replay = 0
@@ -81,15 +84,12 @@ class Steps:
         self.loop = loop
         self.environment = environment
         self.under_way: dict[str, StepUnderWay] = {}
-        self.cancelled: list[StepUnderWay] = []
-        """Steps that a cancel of the run interrupted, in the order in which they ended."""
         self._recorder = recorder
         self._tenure = tenure
         self._threads = threads
         self.max_bytes = max_value_bytes
         self._stored: dict[str, StepRecord] = {}
         self._used: set[str] = set()
-        self._bridges: set[asyncio.Task[object]] = set()
 
     def load(self, records: Sequence[StepRecord]) -> None:
         """Take over what earlier executions stored."""
@@ -270,7 +270,7 @@ class Steps:
     def _leave(self, step: StepUnderWay) -> None:
         self.under_way.pop(step.name, None)
         if isinstance(self.interrupt, Cancelled):
-            self.cancelled.append(step)
+            self.cancelled = (*self.cancelled, step)
 
     def _record(
         self, step: StepUnderWay, status: StepStatus, output_json: str | None, error: RunError | None
@@ -293,13 +293,16 @@ class Steps:
         """Do `work` for a thread that waits for it; an interrupt ends the wait."""
         task = asyncio.current_task()
         if task is not None:
-            self._bridges.add(task)
-            task.add_done_callback(self._bridges.discard)
+            self._bridges |= {task}
+            task.add_done_callback(self._has_crossed)
         try:
             return await work
         except asyncio.CancelledError:
             self.check()
             raise
+
+    def _has_crossed(self, task: asyncio.Task[object]) -> None:
+        self._bridges -= {task}
 
     def note(self, entry: Entry) -> None:
         """Let a log line or progress ride on the next write, from whatever thread it comes."""

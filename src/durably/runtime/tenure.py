@@ -8,7 +8,7 @@ as good as a timely one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from durably.environment import Environment
 from durably.model import Lease, LeaseState
@@ -16,6 +16,8 @@ from durably.model import Lease, LeaseState
 
 class Tenure:
     """One lease in the hands of this process. Lives in the worker's loop; the keeper calls it there."""
+
+    _waiting: Sequence[asyncio.Future[None]] = ()
 
     def __init__(
         self,
@@ -29,7 +31,6 @@ class Tenure:
         self._until = until
         self._environment = environment
         self._ended = ended
-        self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def is_certain(self) -> bool:
@@ -40,13 +41,13 @@ class Tenure:
         """Return as soon as nobody else can have the run. Waits for a renewal, or until it is cancelled."""
         while not self.is_certain:
             renewed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(renewed)
+            self._waiting = [*self._waiting, renewed]
             await renewed
 
     def extend(self, until: float) -> None:
         """A renewal that was asked for `lease` before `until` succeeded."""
         self._until = max(self._until, until)
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, ()
         for renewed in waiting:
             if not renewed.done():
                 renewed.set_result(None)

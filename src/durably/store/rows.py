@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from durably.model import (
@@ -43,8 +44,13 @@ def micros_of_time(value: datetime) -> int:
 def time(value: int | datetime) -> datetime:
     """A column that is never null as a time."""
     if isinstance(value, int):
-        return EPOCH + timedelta(0, 0, value)  # by position, microseconds third: this is called by the thousand
+        return _time_of_micros(value)
     return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+
+@lru_cache(maxsize=256)  # rows that were written together share their times
+def _time_of_micros(value: int) -> datetime:
+    return EPOCH + timedelta(microseconds=value)
 
 
 def optional_time(value: int | datetime | None) -> datetime | None:

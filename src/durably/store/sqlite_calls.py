@@ -107,13 +107,18 @@ class Calls:
         """Forget the rows of the last transaction, before another one begins."""
         self._found.clear()
 
+    def prepare(self) -> None:
+        """Make what the triggers need: their view, and the table in which a claim notes what it chose."""
+        columns = ", ".join(f"NULL AS c{place}" for place in range(_COLUMNS))
+        self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
+        self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_chosen (place INTEGER)")
+
     def learn(self, parts: Sequence[Part]) -> None:
         """Make the triggers that are not there yet. To be called outside a transaction."""
         for part in parts:
             if part.number not in self._known:
                 if not self._known:
-                    columns = ", ".join(f"NULL AS c{place}" for place in range(_COLUMNS))
-                    self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
+                    self.prepare()
                 self.raw.execute(part.trigger)
                 self._known.add(part.number)
 

@@ -213,7 +213,7 @@ class Kernel:
         if job is None:
             raise LookupError(run.job)
         self._abandoned.pop(run.id, None)
-        execution = Execution(self._place, run, job, until=claimed.until, over=lambda: None)
+        execution = Execution(self._place, run, job, until=claimed.until, over=_nobody)
         report = ExecutionReport(generation=run.generation, attempt=run.attempt, at=self._clock.now())
         self.reports.setdefault(run.id, []).append(report)
         self.executed_in_turn += 1
@@ -277,3 +277,7 @@ def _directed(
     directed = copy.copy(job)
     directed.fn = call if job.is_async else call_blocking
     return directed
+
+
+def _nobody(_execution: Execution) -> None:
+    """There are no slots here."""

@@ -270,21 +270,24 @@ r.attempt + 1, r.crashes, r.output, r.error, r.progress, r.next_step, r.complete
 r.available_at, r.created_at, coalesce(r.started_at, :now), r.completed_at, r.rank
 
 -- name: claim
--- Lease the first claimable runs of these jobs, each job looked at through its own part of the index.
+-- Lease the first claimable runs of these jobs, each job looked at through its own part of the index. They are chosen
+-- once, into a temporary table of the connection, which keeps their order.
+DELETE FROM durably_chosen;
+INSERT INTO durably_chosen (place)
+{claimable};
 SELECT durably_rows(:block, '{returned_columns}', found)
 FROM (
     SELECT json_group_array(json_array({claimed_columns})) AS found, count(*) AS runs
-    FROM {runs} r
-    WHERE r.rowid IN ({claimable})
+    FROM durably_chosen c
+    CROSS JOIN {runs} r ON r.rowid = c.place
 )
 WHERE runs > 0;
 INSERT INTO {events} ({leased_event}
-FROM {runs} r
-WHERE r.rowid IN ({claimable})
-ORDER BY r.rank, r.id;
+FROM durably_chosen c
+CROSS JOIN {runs} r ON r.rowid = c.place;
 UPDATE {runs}
 SET {claim_changes}
-WHERE rowid IN ({claimable})
+WHERE rowid IN (SELECT place FROM durably_chosen)
 
 -- fragment: expired
 SELECT x.id
