@@ -43,10 +43,6 @@ MOST_ROWS = 1500
 """Rows that one statement may touch; the operations change up to 50 runs, each with a few rows beside it."""
 
 
-KEEPS_CUSTOM = {"list by job", "list by job, next page"}
-"""Without the value of LIMIT the plan is so much dearer that PostgreSQL keeps to custom plans: looked at is that."""
-
-
 CHANNELS = {
     "claim": [Channel.CLAIM],
     "claim, nothing there": [Channel.CLAIM],
@@ -92,7 +88,7 @@ async def nodes(
 ) -> list[tuple[str, list[Node]]]:
     """What each statement of an operation reads; they are run one after the other, as in its transaction."""
     await connection.execute(settings(channel))
-    if mode is not None and name not in KEEPS_CUSTOM:
+    if mode is not None:
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
     plans = await explained(connection, operations(MANY, ENVIRONMENT.new_id())[name])
     return [(statement, list(nodes_of(plan))) for statement, plan in plans]

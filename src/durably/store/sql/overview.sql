@@ -19,15 +19,28 @@ WHERE e.type = 'run:leased'
 
 -- name: count_runs
 -- How many runs of each job are in each status.
-SELECT x.job, x.status, count(*) AS runs
-FROM {runs} x
-WHERE {run_filter}
-GROUP BY x.job, x.status
+WITH RECURSIVE {parts}
+SELECT c.job, c.status, c.runs
+FROM (
+    SELECT v.job, v.status, (SELECT count(*) FROM {runs} x {by_status} WHERE {of_part}) AS runs FROM part v
+) c
+WHERE c.runs > 0
 
 -- name: oldest_pending
 -- The run that has been pending for longest.
 SELECT {run_columns}
-FROM (SELECT * FROM {runs} x WHERE x.status = 'pending' AND {run_filter} ORDER BY x.id LIMIT 1) r
+FROM {runs} r
+WHERE r.id = (
+    WITH RECURSIVE {parts}
+    SELECT first.id
+    FROM (
+        SELECT (SELECT x.id FROM {runs} x {by_status} WHERE {of_part} ORDER BY x.status, x.job, x.id LIMIT 1) AS id
+        FROM part v
+    ) first
+    WHERE first.id IS NOT NULL
+    ORDER BY first.id
+    LIMIT 1
+)
 
 -- name: run_by_key
 -- The run of a job with an idempotency key.

@@ -62,8 +62,7 @@ CREATE INDEX runs_leased ON {runs} (job) WHERE status = 'leased';
 CREATE UNIQUE INDEX runs_idempotency ON {runs} (job, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE UNIQUE INDEX runs_replaced_by ON {runs} (replaced_by) WHERE replaced_by IS NOT NULL;
 -- Pages of runs: ids sort by creation.
-CREATE INDEX runs_by_job ON {runs} (job, id);
-CREATE INDEX runs_by_status ON {runs} (status, id);
+CREATE INDEX runs_by_status ON {runs} (status, job, id);
 -- What a purge looks at.
 CREATE INDEX runs_ended ON {runs} (status, completed_at, id) WHERE completed_at IS NOT NULL;
 CREATE INDEX runs_by_label ON {runs} USING gin (labels jsonb_path_ops) WHERE labels <> '{}';

@@ -57,8 +57,7 @@ CREATE INDEX {runs}_leased ON {runs} (job) WHERE status = 'leased';
 CREATE UNIQUE INDEX {runs}_idempotency ON {runs} (job, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE UNIQUE INDEX {runs}_replaced_by ON {runs} (replaced_by) WHERE replaced_by IS NOT NULL;
 -- Pages of runs: ids sort by creation.
-CREATE INDEX {runs}_by_job ON {runs} (job, id);
-CREATE INDEX {runs}_by_status ON {runs} (status, id);
+CREATE INDEX {runs}_by_status ON {runs} (status, job, id);
 -- What a purge looks at.
 CREATE INDEX {runs}_ended ON {runs} (status, completed_at, id) WHERE completed_at IS NOT NULL;
 
