@@ -89,7 +89,7 @@ def count_runs(which: RunFilter, *, within: timedelta) -> Operation[Counts]:
         counted, oldest, ended = results
         by_job: dict[str, dict[RunStatus, int]] = {}
         every: Sequence[Any] = counted
-        for row in every:
+        for row in [row for row in every if row["runs"]]:
             by_job.setdefault(row["job"], {})[RunStatus(row["status"])] = row["runs"]
         ends: Sequence[Any] = ended
         return Counts(

@@ -18,13 +18,16 @@ FROM (SELECT * FROM {events} ORDER BY id DESC LIMIT 500) e
 WHERE e.type = 'run:leased'
 
 -- name: count_runs
--- How many runs of each job are in each status.
+-- How many runs of each job are in each status; of some there may be none. The id is tested in a way that fits no index:
+-- PostgreSQL would rather walk all ids where the statistics know few jobs.
 WITH RECURSIVE {parts}
-SELECT c.job, c.status, c.runs
-FROM (
-    SELECT v.job, v.status, (SELECT count(*) FROM {runs} x {by_status} WHERE {of_part}) AS runs FROM part v
-) c
-WHERE c.runs > 0
+SELECT v.job, v.status, (
+    SELECT count(*)
+    FROM {runs} x {by_status}
+    WHERE x.status = v.status AND x.job = v.job AND {other_filters} AND coalesce(x.id < {before}, false)
+) AS runs
+FROM part v
+WHERE v.job IS NOT NULL
 
 -- name: oldest_pending
 -- The run that has been pending for longest.

@@ -244,6 +244,9 @@ WHERE r.id = :run_id::uuid AND r.generation = 0 AND n.steps > 0
 -- fragment: by_status
 -- PostgreSQL chooses by itself.
 
+-- fragment: before
+coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+
 -- fragment: other_filters
 (:labels::text IS NULL OR x.labels @> :labels::text::jsonb)
 AND (:concurrency_key::text IS NULL OR x.concurrency_key = :concurrency_key::text)
@@ -252,7 +255,7 @@ AND (:concurrency_key::text IS NULL OR x.concurrency_key = :concurrency_key::tex
 (:jobs::text[] IS NULL OR x.job = ANY (:jobs::text[]))
 AND (:statuses::text[] IS NULL OR x.status = ANY (:statuses::text[]))
 AND {other_filters}
-AND x.id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+AND x.id < {before}
 
 -- fragment: parts
 -- The parts of the index (status, job, id) that a filter takes: each of its statuses with each of its jobs. Without jobs
@@ -271,7 +274,7 @@ part (status, job) AS (
 -- fragment: of_part
 -- What of a part meets the filter. Rows are compared, for only this index has them in that order: where the statistics
 -- know few jobs, PostgreSQL would rather walk all ids.
-(x.status, x.job, x.id) < (v.status, v.job, coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+(x.status, x.job, x.id) < (v.status, v.job, {before})
 AND (x.status, x.job, x.id) >= (v.status, v.job, '00000000-0000-0000-0000-000000000000')
 AND {other_filters}
 

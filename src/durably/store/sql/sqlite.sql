@@ -1,7 +1,7 @@
 -- What only SQLite says. One writer at a time, so nothing is locked; but there is no statement that does several
 -- things, so a block may hold several statements. The one that changes a verdict comes after all that test it.
 -- A "+" before a column keeps the planner from walking that column's index instead of looking up the items' ids.
--- INDEXED BY stands where SQLite, which has no statistics, would rather take the index of all runs in a status.
+-- INDEXED BY stands where SQLite, which has no statistics, would rather take another index.
 -- A block's rows are those of its last statement with rows, or what it gave to durably_rows(:block, names, JSON arrays).
 -- What is written most often becomes the body of a trigger (see sqlite_calls.py): there, an UPDATE's own table has no
 -- alias, rows come back through durably_rows only, and `-- each: x` runs what follows once a row of the batch x, whose
@@ -193,6 +193,9 @@ WHERE {runs}.id = :run_id AND {runs}.generation = 0 AND n.steps > 0
 -- fragment: by_status
 INDEXED BY {runs}_by_status
 
+-- fragment: before
+coalesce(:before, '~')
+
 -- fragment: other_filters
 (:labels IS NULL OR NOT EXISTS (
     SELECT 1 FROM json_each(:labels) f
@@ -204,7 +207,7 @@ AND (:concurrency_key IS NULL OR x.concurrency_key = :concurrency_key)
 (:jobs IS NULL OR x.job IN (SELECT value FROM json_each(:jobs)))
 AND (:statuses IS NULL OR x.status IN (SELECT value FROM json_each(:statuses)))
 AND {other_filters}
-AND x.id < coalesce(:before, '~')
+AND x.id < {before}
 
 -- fragment: parts
 -- The parts of the index (status, job, id) that a filter takes: each of its statuses with each of its jobs. Without jobs
@@ -226,7 +229,7 @@ part (status, job) AS (
 
 -- fragment: of_part
 -- What of a part meets the filter.
-x.status = v.status AND x.job = v.job AND x.id < coalesce(:before, '~') AND {other_filters}
+x.status = v.status AND x.job = v.job AND x.id < {before} AND {other_filters}
 
 -- fragment: newest
 -- The newest of all parts, by their ids: each part's newest waits in a queue, and who leaves it is followed by the next
@@ -321,7 +324,7 @@ WHERE rowid IN ({claimable})
 
 -- fragment: expired
 SELECT x.id
-FROM {runs} x
+FROM {runs} x {by_status}
 WHERE x.job IN (SELECT value FROM json_each(:jobs))
   AND x.status = 'leased'
   AND x.lease_expires_at <= :now
@@ -344,14 +347,14 @@ RETURNING {returned_columns}
 -- name: claimed
 -- What a claim with this token got.
 SELECT {run_columns}
-FROM {runs} r
+FROM {runs} r {by_status}
 WHERE r.job IN (SELECT value FROM json_each(:jobs)) AND r.status = 'leased' AND r.token = :token
 ORDER BY r.rank, r.id
 
 -- name: crashed
 -- Runs of these jobs whose lease ran out too often without a new checkpoint.
 SELECT {run_columns}
-FROM {runs} r
+FROM {runs} r {by_status}
 WHERE r.job IN (SELECT value FROM json_each(:jobs))
   AND r.status = 'leased'
   AND r.lease_expires_at <= :now
@@ -718,7 +721,7 @@ SELECT
 FROM (
     SELECT coalesce(max(x.crashes + 1 < :max_crashes), 0) AS expired,
            coalesce(max(x.crashes + 1 >= :max_crashes), 0) AS crashed
-    FROM {runs} x INDEXED BY {runs}_leased
+    FROM {runs} x {by_status}
     WHERE x.job IN (SELECT value FROM json_each(:jobs)) AND x.status = 'leased' AND x.lease_expires_at <= :now
 ) late
 

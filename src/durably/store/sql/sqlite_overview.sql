@@ -23,6 +23,6 @@ GROUP BY x.status
 -- name: lease_owners
 -- Who holds leases.
 SELECT x.lease_owner AS owner, count(*) AS runs, max(x.lease_expires_at) AS expires_at
-FROM {runs} x INDEXED BY {runs}_leased
+FROM {runs} x {by_status}
 WHERE x.status = 'leased'
 GROUP BY x.lease_owner
