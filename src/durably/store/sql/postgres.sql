@@ -251,11 +251,13 @@ coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 (:labels::text IS NULL OR x.labels @> :labels::text::jsonb)
 AND (:concurrency_key::text IS NULL OR x.concurrency_key = :concurrency_key::text)
 
--- fragment: run_filter
+-- fragment: wide_filter
 (:jobs::text[] IS NULL OR x.job = ANY (:jobs::text[]))
 AND (:statuses::text[] IS NULL OR x.status = ANY (:statuses::text[]))
 AND {other_filters}
-AND x.id < {before}
+
+-- fragment: run_filter
+{wide_filter} AND x.id < {before}
 
 -- fragment: parts
 -- The parts of the index (status, job, id) that a filter takes: each of its statuses with each of its jobs. Without jobs
