@@ -122,6 +122,21 @@ async def test_every_statement_uses_its_index(connection: Any, name: str, channe
         assert [node for node in found if node.rows > MOST_ROWS] == [], statement
 
 
+OF_ALL_RUNS = {name for name in NAMES if name.startswith(("list by", "skip by", "count of"))} - {"list by label"}
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize(("name", "channel"), LOOKED_AT)
+async def test_only_lists_go_through_the_index_of_all_runs(
+    connection: Any, name: str, channel: Channel, mode: str
+) -> None:
+    """Who looks for claimable runs, or for leases, would meet what has been claimed, or has ended, since a vacuum."""
+    await connection.execute(f"{settings(channel)}; SET LOCAL plan_cache_mode = {mode}")
+    plans = await explained(connection, operations(MANY, ENVIRONMENT.new_id())[name])
+    used = {part["Index Name"] for _, plan in plans for part in _parts(plan) if "Index Name" in part}
+    assert ("runs_by_status" in used) == (name in OF_ALL_RUNS), used
+
+
 async def test_a_plan_that_reads_everything_would_be_noticed(connection: Any) -> None:
     text = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM durably.runs WHERE output = 'x'")
     [node] = nodes_of(json.loads(text)[0]["Plan"])

@@ -1,8 +1,8 @@
 """G14 for lists: a page costs what it shows and a look-up for each job, whatever stands behind it.
 
-A hundred or a thousand jobs have a hundred thousand runs, and a few of those runs failed. On PostgreSQL rows are counted,
-under plans that were made while the tables were empty, that were made when their statistics knew one job and one status
-only, and that know all; on SQLite the instructions of its machine.
+A hundred or a thousand jobs have a hundred thousand runs, and a few of those runs failed. On PostgreSQL rows are
+counted, under plans that were made while the tables were empty, that were made when their statistics knew one job and
+one status only, and that know all; on SQLite the instructions of its machine.
 """
 
 from __future__ import annotations
@@ -57,8 +57,6 @@ OPERATIONS: Mapping[str, Operation[Any]] = MappingProxyType(
         "counts of what none has": overview.count_runs(RunFilter(statuses=(PENDING,)), within=timedelta(0)),
     }
 )
-
-
 
 
 def parts_of(title: str, jobs: int) -> int:

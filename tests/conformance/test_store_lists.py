@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import product
+from types import MappingProxyType
 
 import pytest
 
@@ -109,7 +110,13 @@ async def test_a_page_has_no_more_than_its_limit(store: Store) -> None:
 # --- many jobs, each with runs in every status -------------------------------------------------------
 
 MANY = 360
-TEMPOS = {"in turn": lambda place: place % 12, "in bursts": lambda place: place // 30, "unevenly": lambda place: place % 24 // 13}
+TEMPOS: Mapping[str, Callable[[int], int]] = MappingProxyType(
+    {
+        "in turn": lambda place: place % 12,
+        "in bursts": lambda place: place // 30,
+        "unevenly": lambda place: place % 24 // 13,
+    }
+)
 """How a run's place tells its job."""
 STATUSES = tuple(RunStatus)
 
@@ -137,7 +144,8 @@ async def placed_in(store: Store, tempo: str) -> list[Placed]:
     at = "now()" if store.is_postgres else "1"
     ended = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
     values = [
-        f"('{one.id}', '{one.job}', '1', '{one.status}', 1, {at}, {at if one.status in ended else 'NULL'})" for one in made
+        f"('{one.id}', '{one.job}', '1', '{one.status}', 1, {at}, {at if one.status in ended else 'NULL'})"
+        for one in made
     ]
     columns = "id, job, input, status, rank, created_at, completed_at"
     await store.sql(f"INSERT INTO {{runs}} ({columns}) VALUES {', '.join(values)}")

@@ -24,7 +24,7 @@ WITH RECURSIVE {parts}
 SELECT v.job, v.status, (
     SELECT count(*)
     FROM {runs} x {by_status}
-    WHERE x.status = v.status AND x.job = v.job AND {other_filters} AND coalesce(x.id < {before}, false)
+    WHERE {x_status} = v.status AND {x_job} = v.job AND {other_filters} AND coalesce(x.id < {before}, false)
 ) AS runs
 FROM part v
 WHERE v.job IS NOT NULL
@@ -37,7 +37,7 @@ WHERE r.id = (
     WITH RECURSIVE {parts}
     SELECT first.id
     FROM (
-        SELECT (SELECT x.id FROM {runs} x {by_status} WHERE {of_part} ORDER BY x.status, x.job, x.id LIMIT 1) AS id
+        SELECT (SELECT x.id FROM {runs} x {by_status} WHERE {of_part} ORDER BY {x_status}, {x_job}, x.id LIMIT 1) AS id
         FROM part v
     ) first
     WHERE first.id IS NOT NULL

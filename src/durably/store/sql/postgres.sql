@@ -244,6 +244,12 @@ WHERE r.id = :run_id::uuid AND r.generation = 0 AND n.steps > 0
 -- fragment: by_status
 -- PostgreSQL chooses by itself.
 
+-- fragment: x_status
+x.status COLLATE "C"
+
+-- fragment: x_job
+x.job COLLATE "C"
+
 -- fragment: before
 coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 
@@ -264,20 +270,20 @@ AND {other_filters}
 -- the index is walked from job to job, which is one look-up for each job that has runs in a status, however many these
 -- are. The last part of such a walk has no job.
 part (status, job) AS (
-    SELECT s.status, coalesce(j.job, (SELECT x.job FROM {runs} x WHERE x.status = s.status ORDER BY x.job DESC LIMIT 1))
+    SELECT s.status, coalesce(j.job, (SELECT x.job FROM {runs} x WHERE {x_status} = s.status ORDER BY {x_job} DESC LIMIT 1))
     FROM unnest(:statuses::text[]) AS s (status)
     LEFT JOIN unnest(:jobs::text[]) AS j (job) ON true
     UNION ALL
-    SELECT v.status, (SELECT x.job FROM {runs} x WHERE x.status = v.status AND x.job < v.job ORDER BY x.job DESC LIMIT 1)
+    SELECT v.status, (SELECT x.job FROM {runs} x WHERE {x_status} = v.status AND {x_job} < v.job ORDER BY {x_job} DESC LIMIT 1)
     FROM part v
     WHERE :jobs::text[] IS NULL AND v.job IS NOT NULL
 )
 
 -- fragment: of_part
 -- What of a part meets the filter. Rows are compared, for only this index has them in that order: where the statistics
--- know few jobs, PostgreSQL would rather walk all ids.
-(x.status, x.job, x.id) < (v.status, v.job, {before})
-AND (x.status, x.job, x.id) >= (v.status, v.job, '00000000-0000-0000-0000-000000000000')
+-- know few jobs, PostgreSQL would rather walk all ids. The index's order is that of bytes, so that nobody else uses it.
+({x_status}, {x_job}, x.id) < (v.status, v.job, {before})
+AND ({x_status}, {x_job}, x.id) >= (v.status, v.job, '00000000-0000-0000-0000-000000000000')
 AND {other_filters}
 
 -- fragment: newest
@@ -292,7 +298,7 @@ near AS MATERIALIZED (
         SELECT x.id
         FROM {runs} x
         WHERE {of_part}
-        ORDER BY x.status DESC, x.job DESC, x.id DESC
+        ORDER BY {x_status} DESC, {x_job} DESC, x.id DESC
         LIMIT (SELECT runs FROM share)
     ) AS ids
     FROM part v
@@ -313,10 +319,10 @@ page AS (
     CROSS JOIN LATERAL (
         SELECT x.id
         FROM {runs} x
-        WHERE (x.status, x.job, x.id) < (v.status, v.job, v.ids[share.runs])
-          AND (x.status, x.job, x.id) > (v.status, v.job, bound.id)
+        WHERE ({x_status}, {x_job}, x.id) < (v.status, v.job, v.ids[share.runs])
+          AND ({x_status}, {x_job}, x.id) > (v.status, v.job, bound.id)
           AND {other_filters}
-        ORDER BY x.status DESC, x.job DESC, x.id DESC
+        ORDER BY {x_status} DESC, {x_job} DESC, x.id DESC
         LIMIT :limit::bigint - share.runs
     ) more
     WHERE v.ids[share.runs] > bound.id

@@ -193,6 +193,12 @@ WHERE {runs}.id = :run_id AND {runs}.generation = 0 AND n.steps > 0
 -- fragment: by_status
 INDEXED BY {runs}_by_status
 
+-- fragment: x_status
+x.status
+
+-- fragment: x_job
+x.job
+
 -- fragment: before
 coalesce(:before, '~')
 

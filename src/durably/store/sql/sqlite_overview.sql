@@ -15,11 +15,11 @@ SELECT x.id AS id FROM {runs} x WHERE x.labels <> '{}' AND {run_filter} ORDER BY
 
 -- name: count_ended
 -- How many runs ended lately, by status.
-SELECT s.column1 AS status, count(*) AS runs
-FROM (VALUES ('completed'), ('failed'), ('cancelled')) s
-CROSS JOIN {runs} x INDEXED BY {runs}_ended ON x.status = s.column1 AND x.completed_at > :now - :within_us
+SELECT v.column1 AS status, count(*) AS runs
+FROM (VALUES ('completed'), ('failed'), ('cancelled')) v
+CROSS JOIN {runs} x INDEXED BY {runs}_ended ON x.status = v.column1 AND x.completed_at > :now - :within_us
 WHERE {run_filter}
-GROUP BY s.column1
+GROUP BY v.column1
 
 -- name: lease_owners
 -- Who holds leases.
