@@ -23,8 +23,7 @@ CREATE TABLE floor.runs (
 ) WITH (fillfactor = 70);
 CREATE INDEX runs_claimable ON floor.runs (job, id) WHERE status = 'pending';
 CREATE INDEX runs_leased ON floor.runs (job) WHERE status = 'leased';
-CREATE INDEX runs_by_job ON floor.runs (job, id);
-CREATE INDEX runs_by_status ON floor.runs (status, id);
+CREATE INDEX runs_by_status ON floor.runs (status COLLATE "C", job COLLATE "C", id);
 CREATE TABLE floor.steps (
     run_id uuid NOT NULL, name text NOT NULL, position integer NOT NULL, output text, generation integer NOT NULL,
     completed_at timestamptz NOT NULL, PRIMARY KEY (run_id, name)

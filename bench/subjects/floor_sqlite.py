@@ -21,9 +21,7 @@ CREATE TABLE floor_runs (
     generation INTEGER NOT NULL DEFAULT 0, output TEXT, created_at INTEGER NOT NULL, completed_at INTEGER
 );
 CREATE INDEX floor_runs_claimable ON floor_runs (job, id) WHERE status = 'pending';
-CREATE INDEX floor_runs_leased ON floor_runs (job) WHERE status = 'leased';
-CREATE INDEX floor_runs_by_job ON floor_runs (job, id);
-CREATE INDEX floor_runs_by_status ON floor_runs (status, id);
+CREATE INDEX floor_runs_by_status ON floor_runs (status, job, id);
 CREATE TABLE floor_steps (
     run_id TEXT NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL, output TEXT, generation INTEGER NOT NULL,
     completed_at INTEGER NOT NULL, PRIMARY KEY (run_id, name)

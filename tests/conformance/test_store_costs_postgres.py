@@ -43,10 +43,6 @@ MOST_ROWS = 1500
 """Rows that one statement may touch; the operations change up to 50 runs, each with a few rows beside it."""
 
 
-KEEPS_CUSTOM = {"list by job", "list by job, next page"}
-"""Without the value of LIMIT the plan is so much dearer that PostgreSQL keeps to custom plans: looked at is that."""
-
-
 CHANNELS = {
     "claim": [Channel.CLAIM],
     "claim, nothing there": [Channel.CLAIM],
@@ -92,7 +88,7 @@ async def nodes(
 ) -> list[tuple[str, list[Node]]]:
     """What each statement of an operation reads; they are run one after the other, as in its transaction."""
     await connection.execute(settings(channel))
-    if mode is not None and name not in KEEPS_CUSTOM:
+    if mode is not None:
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
     plans = await explained(connection, operations(MANY, ENVIRONMENT.new_id())[name])
     return [(statement, list(nodes_of(plan))) for statement, plan in plans]
@@ -124,6 +120,21 @@ async def test_every_statement_uses_its_index(connection: Any, name: str, channe
     for statement, found in await nodes(connection, name, mode, channel):
         assert [node for node in found if node.kind == "Seq Scan" and node.of != "concurrency_keys"] == [], statement
         assert [node for node in found if node.rows > MOST_ROWS] == [], statement
+
+
+OF_ALL_RUNS = {name for name in NAMES if name.startswith(("list by", "skip by", "count of"))} - {"list by label"}
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize(("name", "channel"), LOOKED_AT)
+async def test_only_lists_go_through_the_index_of_all_runs(
+    connection: Any, name: str, channel: Channel, mode: str
+) -> None:
+    """Who looks for claimable runs, or for leases, would meet what has been claimed, or has ended, since a vacuum."""
+    await connection.execute(f"{settings(channel)}; SET LOCAL plan_cache_mode = {mode}")
+    plans = await explained(connection, operations(MANY, ENVIRONMENT.new_id())[name])
+    used = {part["Index Name"] for _, plan in plans for part in _parts(plan) if "Index Name" in part}
+    assert ("runs_by_status" in used) == (name in OF_ALL_RUNS), used
 
 
 async def test_a_plan_that_reads_everything_would_be_noticed(connection: Any) -> None:

@@ -32,6 +32,7 @@ WALKS = {
     "list": "newest first, until the page is full",
     "list, next page": "newest first, until the page is full",
     "list by label": "labels have no index on SQLite",
+    "skip": "newest first, until the place is reached",
     "purge_events": "oldest first, until the page is full",
     "find_drift": "looks at every key",
     "purge_keys": "looks at every key",
@@ -147,6 +148,24 @@ def test_the_cost_does_not_grow_with_what_is_finished_or_waits(few: Loaded, many
     assert large <= small * 2 + 500
 
 
+OF_ALL_RUNS = {
+    *(name for name in NAMES if name.startswith(("list by", "skip by", "count of")) and name != "list by label"),
+    *("claim_expired", "claim_expired, some held", "look", "look, nothing there", "claimed", "crashed", "read_expired"),
+}
+"""Operations that go through the index of all runs: lists, and who looks for leases."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_lists_and_who_looks_for_leases_go_through_the_index_of_all_runs(many: Loaded, name: str) -> None:
+    many.execute("BEGIN")
+    found = [text for statement in operations(MANY, ENVIRONMENT.new_id())[name].plan() for text in texts(statement)]
+    details = [row[3] for sql, params in found for row in many.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
+    many.execute("ROLLBACK")
+    used = [detail for detail in details if "durably_runs_by_status" in detail]
+    assert bool(used) == (name in OF_ALL_RUNS), used
+    assert [detail for detail in used if not re.search(r"\(status=\?(?: AND job[=<]\?.*)?\)", detail)] == []
+
+
 def test_a_plan_that_reads_everything_would_be_noticed(many: Loaded) -> None:
     text = fill_tables("SELECT * FROM {runs} r WHERE r.output = 'x'", "durably_")
     [detail] = [row[3] for row in many.execute(f"EXPLAIN QUERY PLAN {text}")]
@@ -196,7 +215,7 @@ def written_indexes(raw: Loaded, instructions: list[Any]) -> set[str]:
 
 def test_a_checkpoint_touches_no_index_of_runs(fresh: Loaded) -> None:
     assert written_indexes(fresh, program(fresh, "write_runs")) == set()
-    assert "durably_runs_leased" in written_indexes(fresh, program(fresh, "write_runs, endings"))
+    assert "durably_runs_by_status" in written_indexes(fresh, program(fresh, "write_runs, endings"))
 
 
 @pytest.mark.parametrize("name", ONE_CALL)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import product
+from types import MappingProxyType
 
 import pytest
 
 from durably.model import RunFilter, RunStatus, StoredRun
-from durably.store import runs
+from durably.store import overview, runs
+from tests.support.bulk import run_id
 from tests.support.store import Store, ids
 
 PENDING, LEASED, FAILED = RunStatus.PENDING, RunStatus.LEASED, RunStatus.FAILED
@@ -99,3 +105,100 @@ async def test_a_page_has_no_more_than_its_limit(store: Store) -> None:
         await store.trigger(labels={"x": "1"})
     for conditions in ({}, {"jobs": ("job", "b")}, {"statuses": (PENDING, LEASED)}, {"labels": {"x": "1"}}):
         assert len(await listed(store, limit=3, **conditions)) == 3
+
+
+# --- many jobs, each with runs in every status -------------------------------------------------------
+
+MANY = 360
+TEMPOS: Mapping[str, Callable[[int], int]] = MappingProxyType(
+    {
+        "in turn": lambda place: place % 12,
+        "in bursts": lambda place: place // 30,
+        "unevenly": lambda place: place % 24 // 13,
+    }
+)
+"""How a run's place tells its job."""
+STATUSES = tuple(RunStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a list says of a run."""
+
+    id: str
+    job: str
+    status: RunStatus
+
+
+def placed(tempo: str) -> list[Placed]:
+    """Runs of some jobs, newest first, of which the statuses follow one another unevenly."""
+    jobs = TEMPOS[tempo]
+    return [
+        Placed(run_id(place + 1), f"j{jobs(place):02}", STATUSES[place * place % 7 % len(STATUSES)])
+        for place in reversed(range(MANY))
+    ]
+
+
+async def placed_in(store: Store, tempo: str) -> list[Placed]:
+    made = placed(tempo)
+    at = "now()" if store.is_postgres else "1"
+    ended = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
+    values = [
+        f"('{one.id}', '{one.job}', '1', '{one.status}', 1, {at}, {at if one.status in ended else 'NULL'})"
+        for one in made
+    ]
+    columns = "id, job, input, status, rank, created_at, completed_at"
+    await store.sql(f"INSERT INTO {{runs}} ({columns}) VALUES {', '.join(values)}")
+    return made
+
+
+def filters() -> Iterator[RunFilter]:
+    """Every kind of list: of no, one, some and all jobs and statuses, from three places on."""
+    jobs = ((), ("j01",), ("j11", "j00", "absent"), tuple(f"j{place:02}" for place in range(12)))
+    statuses = ((), (RunStatus.FAILED,), (RunStatus.PENDING, RunStatus.COMPLETED), STATUSES[1:], STATUSES)
+    for some, which, before in product(jobs, statuses, (None, run_id(200), run_id(7))):
+        yield RunFilter(jobs=some, statuses=which, before=before)
+
+
+def meeting(which: RunFilter, every: list[Placed]) -> list[str]:
+    """The ids of those that meet the filter, newest first."""
+    return [
+        one.id
+        for one in every
+        if (not which.jobs or one.job in which.jobs)
+        and (not which.statuses or one.status in which.statuses)
+        and (which.before is None or one.id < which.before)
+    ]
+
+
+@pytest.mark.parametrize("tempo", TEMPOS)
+async def test_a_page_is_the_newest_of_all_that_meet_the_filter(store: Store, tempo: str) -> None:
+    every = await placed_in(store, tempo)
+    for which, limit in product(filters(), (1, 7, 100, 1000)):
+        page = await store.database.read(runs.list_runs(replace(which, limit=limit)))
+        assert ids(page) == meeting(which, every)[:limit], (which, limit)
+
+
+@pytest.mark.parametrize("tempo", TEMPOS)
+async def test_a_place_in_a_list_is_that_of_the_whole_list(store: Store, tempo: str) -> None:
+    every = await placed_in(store, tempo)
+    for which in filters():
+        whole = meeting(which, every)
+        for offset in (1, 2, 40, len(whole), len(whole) + 1, 1 << 40):
+            found = await store.database.read(overview.skip_runs(which, offset=max(offset, 1)))
+            assert found == (whole[offset - 1] if 0 < offset <= len(whole) else None), (which, offset)
+
+
+@pytest.mark.parametrize("tempo", TEMPOS)
+async def test_counts_are_those_of_all_that_meet_the_filter(store: Store, tempo: str) -> None:
+    every = await placed_in(store, tempo)
+    by_id = {one.id: one for one in every}
+    for which in filters():
+        whole = [by_id[each] for each in meeting(which, every)]
+        counts = await store.database.read(overview.count_runs(which, within=timedelta(days=1)))
+        found = [(job, status) for job, several in counts.by_job.items() for status in several]
+        assert sorted(found) == sorted({(one.job, one.status) for one in whole})
+        numbers = {pair: counts.by_job[pair[0]][pair[1]] for pair in found}
+        assert numbers == {pair: [(one.job, one.status) for one in whole].count(pair) for pair in found}
+        pending = [one.id for one in whole if one.status is PENDING]
+        assert (counts.oldest_pending and counts.oldest_pending.id) == (pending[-1] if pending else None)

@@ -74,9 +74,11 @@ SQLITE = (
         "a.hold = 'admit'",
         "a.hold = 'admit' AND a.status = 'none'",
     ),
-    Mutant("the newest is told as the oldest", "oldest_pending", "ORDER BY x.id LIMIT", "ORDER BY x.id DESC LIMIT"),
+    Mutant("the newest is told as the oldest", "oldest_pending", "x.job, x.id LIMIT", "x.job, x.id DESC LIMIT"),
     Mutant("what ended long ago counts as lately", "count_ended", "x.completed_at >", "x.completed_at <"),
-    Mutant("a page begins one run too early", "skip_runs", ":offset - 1", "max(:offset - 2, 0)"),
+    Mutant("a page begins one run too early", "skip_runs", ":limit - 1", "max(:limit - 2, 0)"),
+    Mutant("a list by status overlooks jobs", "list_runs_by_part", "x.job < v.job", "x.job > v.job"),
+    Mutant("a list takes the parts as they come", "list_runs_by_part", "ORDER BY 3 DESC", ""),
 )
 
 POSTGRES = (
@@ -132,4 +134,12 @@ POSTGRES = (
         "a.hold = 'admit' AND a.status = 'none'",
     ),
     Mutant("a start time is missed by a hair", "release_due", "r.available_at <=", "r.available_at <"),
+    Mutant("a list by status overlooks jobs", "list_runs_by_part", '"C" < v.job', '"C" > v.job'),
+    Mutant("a list leaves out what a part has more", "list_runs_by_part", "v.ids[share.runs] > bound.id", "false"),
+    Mutant(
+        "a place in a list is one further",
+        "skip_runs_by_part",
+        "v.id DESC LIMIT 1 OFFSET :limit::bigint - 1",
+        "v.id DESC LIMIT 1 OFFSET :limit::bigint",
+    ),
 )

@@ -23,7 +23,7 @@ from durably.model import (
     StepStatus,
     StoredRun,
 )
-from durably.store import actions, due, events, keys, leases, runs, steps
+from durably.store import actions, care, due, events, keys, leases, overview, runs, steps
 from durably.store.operation import Operation
 from tests.support.store import AT, LEASE, a_checkpoint, an_end, an_event, fill
 
@@ -205,7 +205,16 @@ def operations(many: int, new_id: str) -> dict[str, Operation[Any]]:
         "list by job, next page": runs.list_runs(RunFilter(jobs=("job-1",), before=run_id(many // 2), limit=20)),
         "list by status": runs.list_runs(RunFilter(statuses=(RunStatus.FAILED, RunStatus.LEASED), limit=20)),
         "list by status, next page": runs.list_runs(RunFilter(**page, limit=20)),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - fields
+        "list by job and status": runs.list_runs(RunFilter(jobs=("job-8",), statuses=(RunStatus.PENDING,), limit=20)),
         "list by label": runs.list_runs(RunFilter(labels={"kind": "rare"}, limit=20)),
+        "skip": overview.skip_runs(RunFilter(), offset=20),
+        "skip by job": overview.skip_runs(RunFilter(jobs=("job-1", "job-9")), offset=20),
+        "skip by status": overview.skip_runs(RunFilter(statuses=(RunStatus.PENDING,)), offset=20),
+        "count of a few": overview.count_runs(
+            RunFilter(jobs=("job-8",), statuses=(RunStatus.PENDING,)), within=timedelta(0)
+        ),
+        "read_expired": care.read_expired(),
+        "count_purgeable": care.count_purgeable(older_than=timedelta(hours=12), statuses=(RunStatus.COMPLETED,)),
         "load_steps": steps.load_steps(leased[0].id),
         "load_logs": events.load_logs(leased[0].id),
         "run_events": events.run_events(leased[0].id),

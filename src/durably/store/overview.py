@@ -11,7 +11,8 @@ from typing import Any
 from durably.model import RunFilter, RunStatus, StoredRun
 from durably.store import rows
 from durably.store.migrate import migrations
-from durably.store.operation import Operation, Param, Rows, Statement
+from durably.store.operation import Operation, Rows, Statement
+from durably.store.runs import filter_params, in_list, in_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,37 +71,37 @@ def run_by_key(job: str, key: str) -> Operation[StoredRun | None]:
 
 def skip_runs(which: RunFilter, *, offset: int) -> Operation[str | None]:
     """The id of the last of the first `offset` runs that meet the filter, newest first; None if there are fewer."""
-    name = _listing(which)
 
     def decode(results: Sequence[Rows]) -> str | None:
         found: Any = results[0][0] if results[0] else None
         return None if found is None else found["id"]
 
-    params = _filter(which) | {"offset": offset}
-    return Operation(statements=(Statement(name, params),), decode=decode, readonly=True)
+    return Operation(statements=(in_list("skip_runs", which, limit=offset),), decode=decode, readonly=True)
 
 
 def count_runs(which: RunFilter, *, within: timedelta) -> Operation[Counts]:
     """Counts of the runs that meet the filter; `ended` counts those that ended `within` this time."""
-    params = _filter(which)
+    params = filter_params(which)
+    is_about_pending = not which.statuses or RunStatus.PENDING in which.statuses
+    pending = (RunStatus.PENDING,) if is_about_pending else ()
 
     def decode(results: Sequence[Rows]) -> Counts:
-        counted, pending, ended = results
+        counted, oldest, ended = results
         by_job: dict[str, dict[RunStatus, int]] = {}
         every: Sequence[Any] = counted
-        for row in every:
+        for row in [row for row in every if row["runs"]]:
             by_job.setdefault(row["job"], {})[RunStatus(row["status"])] = row["runs"]
         ends: Sequence[Any] = ended
         return Counts(
             by_job=dict(sorted(by_job.items())),
-            oldest_pending=rows.run(pending[0]) if pending else None,
+            oldest_pending=rows.run(oldest[0]) if oldest else None,
             ended={RunStatus(row["status"]): row["runs"] for row in ends},
         )
 
     return Operation(
         statements=(
-            Statement("count_runs", params),
-            Statement("oldest_pending", params),
+            Statement("count_runs", in_parts(params)),
+            Statement("oldest_pending", params | {"statuses": pending}),
             Statement("count_ended", params | {"within_us": rows.micros(within)}),
         ),
         decode=decode,
@@ -140,22 +141,3 @@ def activity() -> Operation[Activity]:
 def code_version(dialect: str) -> int:
     """The newest migration that this code knows."""
     return migrations(dialect, "")[-1].version
-
-
-def _filter(which: RunFilter) -> dict[str, Param]:
-    return {
-        "jobs": tuple(dict.fromkeys(which.jobs)) or None,
-        "statuses": tuple(dict.fromkeys(which.statuses)) or None,
-        "labels": json.dumps(dict(which.labels)) if which.labels else None,
-        "concurrency_key": which.concurrency_key,
-        "before": which.before,
-    }
-
-
-def _listing(which: RunFilter) -> str:
-    """The statement whose index narrows most."""
-    if which.jobs:
-        return "skip_runs_by_job"
-    if which.statuses:
-        return "skip_runs_by_status"
-    return "skip_runs_by_label" if which.labels else "skip_runs"

@@ -233,25 +233,33 @@ def get_run(run_id: str) -> Operation[StoredRun | None]:
 
 def list_runs(which: RunFilter) -> Operation[list[StoredRun]]:
     """A page of runs, newest first."""
-    params: dict[str, Param] = {
-        "jobs": tuple(dict.fromkeys(which.jobs)) or None,
-        "statuses": tuple(dict.fromkeys(which.statuses)) or None,
-        "labels": json.dumps(dict(which.labels)) if which.labels else None,
-        "concurrency_key": which.concurrency_key,
-        "before": which.before,
-        "limit": which.limit,
-    }
     return Operation(
-        statements=(Statement(_listing(which), params),),
+        statements=(in_list("list_runs", which, limit=which.limit),),
         decode=lambda results: [rows.run(row) for row in results[0]],
         readonly=True,
     )
 
 
-def _listing(which: RunFilter) -> str:
-    """The statement whose index narrows most."""
-    if which.jobs:
-        return "list_runs_by_job"
-    if which.statuses:
-        return "list_runs_by_status"
-    return "list_runs_by_label" if which.labels else "list_runs"
+def in_list(name: str, which: RunFilter, *, limit: int) -> Statement:
+    """That of the statements `name`, `name`_by_part and `name`_by_label whose index narrows most."""
+    params = filter_params(which) | {"limit": limit}
+    if params["jobs"] is not None or params["statuses"] is not None:
+        return Statement(f"{name}_by_part", in_parts(params))
+    return Statement(name if params["labels"] is None else f"{name}_by_label", params)
+
+
+def filter_params(which: RunFilter) -> dict[str, Param]:
+    """The filter for SQL: None is a condition that says nothing."""
+    statuses = tuple(dict.fromkeys(which.statuses))
+    return {
+        "jobs": tuple(dict.fromkeys(which.jobs)) or None,
+        "statuses": statuses if 0 < len(statuses) < len(RunStatus) else None,
+        "labels": json.dumps(dict(which.labels)) if which.labels else None,
+        "concurrency_key": which.concurrency_key,
+        "before": which.before,
+    }
+
+
+def in_parts(params: Mapping[str, Param]) -> dict[str, Param]:
+    """The same for a statement that goes through the parts of the index, status by status."""
+    return {**params, "statuses": params["statuses"] or tuple(RunStatus)}

@@ -18,16 +18,32 @@ FROM (SELECT * FROM {events} ORDER BY id DESC LIMIT 500) e
 WHERE e.type = 'run:leased'
 
 -- name: count_runs
--- How many runs of each job are in each status.
-SELECT x.job, x.status, count(*) AS runs
-FROM {runs} x
-WHERE {run_filter}
-GROUP BY x.job, x.status
+-- How many runs of each job are in each status; of some there may be none. The id is tested in a way that fits no index:
+-- PostgreSQL would rather walk all ids where the statistics know few jobs.
+WITH RECURSIVE {parts}
+SELECT v.job, v.status, (
+    SELECT count(*)
+    FROM {runs} x {by_status}
+    WHERE {x_status} = v.status AND {x_job} = v.job AND {other_filters} AND coalesce(x.id < {before}, false)
+) AS runs
+FROM part v
+WHERE v.job IS NOT NULL
 
 -- name: oldest_pending
 -- The run that has been pending for longest.
 SELECT {run_columns}
-FROM (SELECT * FROM {runs} x WHERE x.status = 'pending' AND {run_filter} ORDER BY x.id LIMIT 1) r
+FROM {runs} r
+WHERE r.id = (
+    WITH RECURSIVE {parts}
+    SELECT first.id
+    FROM (
+        SELECT (SELECT x.id FROM {runs} x {by_status} WHERE {of_part} ORDER BY {x_status}, {x_job}, x.id LIMIT 1) AS id
+        FROM part v
+    ) first
+    WHERE first.id IS NOT NULL
+    ORDER BY first.id
+    LIMIT 1
+)
 
 -- name: run_by_key
 -- The run of a job with an idempotency key.

@@ -2,27 +2,12 @@
 
 -- name: skip_runs
 -- The run at a place of the list of runs, newest first.
-SELECT x.id::text AS id FROM {runs} x WHERE {run_filter} ORDER BY x.id DESC LIMIT 1 OFFSET :offset::bigint - 1
+SELECT x.id::text AS id FROM {runs} x WHERE {run_filter} ORDER BY x.id DESC LIMIT 1 OFFSET :limit::bigint - 1
 
--- name: skip_runs_by_job
--- The run at a place of the list of the runs of some jobs, each looked at through its own part of the index.
-SELECT r.id::text AS id
-FROM unnest(:jobs::text[]) AS v (value)
-CROSS JOIN LATERAL (
-    SELECT x.id FROM {runs} x WHERE x.job = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :offset::bigint
-) r
-ORDER BY r.id DESC
-LIMIT 1 OFFSET :offset::bigint - 1
-
--- name: skip_runs_by_status
--- The run at a place of the list of the runs in some statuses, each looked at through its own part of the index.
-SELECT r.id::text AS id
-FROM unnest(:statuses::text[]) AS v (value)
-CROSS JOIN LATERAL (
-    SELECT x.id FROM {runs} x WHERE x.status = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :offset::bigint
-) r
-ORDER BY r.id DESC
-LIMIT 1 OFFSET :offset::bigint - 1
+-- name: skip_runs_by_part
+-- The run at a place of the list of the runs of some jobs, in some statuses, or both.
+WITH RECURSIVE {newest}
+SELECT v.id::text AS id FROM page v ORDER BY v.id DESC LIMIT 1 OFFSET :limit::bigint - 1
 
 -- name: skip_runs_by_label
 -- The run at a place of the list of the runs that carry some labels.
@@ -34,15 +19,16 @@ WITH found AS MATERIALIZED (
 SELECT r.id::text AS id
 FROM found r
 ORDER BY r.id DESC
-LIMIT 1 OFFSET :offset::bigint - 1
+LIMIT 1 OFFSET :limit::bigint - 1
 
 -- name: count_ended
--- How many runs ended lately, by status.
+-- How many runs ended lately, by status. The id fits no index here, see count_runs.
 SELECT x.status, count(*) AS runs
 FROM {runs} x
 WHERE x.status IN ('completed', 'failed', 'cancelled')
   AND x.completed_at > {now} - :within_us::bigint * interval '1 microsecond'
-  AND {run_filter}
+  AND {wide_filter}
+  AND coalesce(x.id < {before}, false)
 GROUP BY x.status
 
 -- name: lease_owners

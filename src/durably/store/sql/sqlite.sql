@@ -1,7 +1,7 @@
 -- What only SQLite says. One writer at a time, so nothing is locked; but there is no statement that does several
 -- things, so a block may hold several statements. The one that changes a verdict comes after all that test it.
 -- A "+" before a column keeps the planner from walking that column's index instead of looking up the items' ids.
--- INDEXED BY stands where SQLite, which has no statistics, would rather take the index of all runs in a status.
+-- INDEXED BY stands where SQLite, which has no statistics, would rather take another index.
 -- A block's rows are those of its last statement with rows, or what it gave to durably_rows(:block, names, JSON arrays).
 -- What is written most often becomes the body of a trigger (see sqlite_calls.py): there, an UPDATE's own table has no
 -- alias, rows come back through durably_rows only, and `-- each: x` runs what follows once a row of the batch x, whose
@@ -190,15 +190,73 @@ FROM (
 ) n
 WHERE {runs}.id = :run_id AND {runs}.generation = 0 AND n.steps > 0
 
--- fragment: run_filter
-(:jobs IS NULL OR x.job IN (SELECT value FROM json_each(:jobs)))
-AND (:statuses IS NULL OR x.status IN (SELECT value FROM json_each(:statuses)))
-AND (:labels IS NULL OR NOT EXISTS (
+-- fragment: by_status
+INDEXED BY {runs}_by_status
+
+-- fragment: x_status
+x.status
+
+-- fragment: x_job
+x.job
+
+-- fragment: before
+coalesce(:before, '~')
+
+-- fragment: other_filters
+(:labels IS NULL OR NOT EXISTS (
     SELECT 1 FROM json_each(:labels) f
     WHERE NOT EXISTS (SELECT 1 FROM json_each(x.labels) l WHERE l.key = f.key AND l.value = f.value)
 ))
 AND (:concurrency_key IS NULL OR x.concurrency_key = :concurrency_key)
-AND x.id < coalesce(:before, '~')
+
+-- fragment: run_filter
+(:jobs IS NULL OR x.job IN (SELECT value FROM json_each(:jobs)))
+AND (:statuses IS NULL OR x.status IN (SELECT value FROM json_each(:statuses)))
+AND {other_filters}
+AND x.id < {before}
+
+-- fragment: parts
+-- The parts of the index (status, job, id) that a filter takes: each of its statuses with each of its jobs. Without jobs
+-- the index is walked from job to job, which is one look-up for each job that has runs in a status, however many these
+-- are. The last part of such a walk has no job.
+part (status, job) AS (
+    SELECT s.value, coalesce(j.value, (
+        SELECT x.job FROM {runs} x {by_status} WHERE x.status = s.value ORDER BY x.job DESC LIMIT 1
+    ))
+    FROM json_each(:statuses) s
+    LEFT JOIN json_each(:jobs) j
+    UNION ALL
+    SELECT v.status, (
+        SELECT x.job FROM {runs} x {by_status} WHERE x.status = v.status AND x.job < v.job ORDER BY x.job DESC LIMIT 1
+    )
+    FROM part v
+    WHERE :jobs IS NULL AND v.job IS NOT NULL
+)
+
+-- fragment: of_part
+-- What of a part meets the filter.
+x.status = v.status AND x.job = v.job AND x.id < {before} AND {other_filters}
+
+-- fragment: newest
+-- The newest of all parts, by their ids: each part's newest waits in a queue, and who leaves it is followed by the next
+-- of its part. That is one look-up for each part and one for each run.
+{parts},
+page (status, job, id) AS (
+    SELECT v.status, v.job, (SELECT x.id FROM {runs} x {by_status} WHERE {of_part} ORDER BY x.id DESC LIMIT 1)
+    FROM part v
+    UNION ALL
+    SELECT v.status, v.job, (
+        SELECT x.id
+        FROM {runs} x {by_status}
+        WHERE x.status = v.status AND x.job = v.job AND x.id < v.id AND {other_filters}
+        ORDER BY x.id DESC
+        LIMIT 1
+    )
+    FROM page v
+    WHERE v.id IS NOT NULL
+    ORDER BY 3 DESC
+    LIMIT :limit
+)
 
 -- name: list_runs
 -- A page of runs, newest first.
@@ -206,29 +264,13 @@ SELECT {run_columns}
 FROM (SELECT * FROM {runs} x WHERE {run_filter} ORDER BY x.id DESC LIMIT :limit) r
 ORDER BY r.id DESC
 
--- name: list_runs_by_job
--- A page of the runs of some jobs, each looked at through its own part of the index.
+-- name: list_runs_by_part
+-- A page of the runs of some jobs, in some statuses, or both.
+WITH RECURSIVE {newest}
 SELECT {run_columns}
-FROM json_each(:jobs) v
-CROSS JOIN json_each((
-    SELECT json_group_array(c.id)
-    FROM (SELECT x.id FROM {runs} x WHERE x.job = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :limit) c
-)) page
-CROSS JOIN {runs} r ON r.id = page.value
+FROM page v
+CROSS JOIN {runs} r ON r.id = v.id
 ORDER BY r.id DESC
-LIMIT :limit
-
--- name: list_runs_by_status
--- A page of the runs in some statuses, each looked at through its own part of the index.
-SELECT {run_columns}
-FROM json_each(:statuses) v
-CROSS JOIN json_each((
-    SELECT json_group_array(c.id)
-    FROM (SELECT x.id FROM {runs} x WHERE x.status = v.value AND {run_filter} ORDER BY x.id DESC LIMIT :limit) c
-)) page
-CROSS JOIN {runs} r ON r.id = page.value
-ORDER BY r.id DESC
-LIMIT :limit
 
 -- name: list_runs_by_label
 -- A page of the runs that carry some labels.
@@ -291,7 +333,7 @@ WHERE rowid IN (SELECT place FROM durably_chosen)
 
 -- fragment: expired
 SELECT x.id
-FROM {runs} x
+FROM {runs} x {by_status}
 WHERE x.job IN (SELECT value FROM json_each(:jobs))
   AND x.status = 'leased'
   AND x.lease_expires_at <= :now
@@ -314,14 +356,14 @@ RETURNING {returned_columns}
 -- name: claimed
 -- What a claim with this token got.
 SELECT {run_columns}
-FROM {runs} r
+FROM {runs} r {by_status}
 WHERE r.job IN (SELECT value FROM json_each(:jobs)) AND r.status = 'leased' AND r.token = :token
 ORDER BY r.rank, r.id
 
 -- name: crashed
 -- Runs of these jobs whose lease ran out too often without a new checkpoint.
 SELECT {run_columns}
-FROM {runs} r
+FROM {runs} r {by_status}
 WHERE r.job IN (SELECT value FROM json_each(:jobs))
   AND r.status = 'leased'
   AND r.lease_expires_at <= :now
@@ -688,7 +730,7 @@ SELECT
 FROM (
     SELECT coalesce(max(x.crashes + 1 < :max_crashes), 0) AS expired,
            coalesce(max(x.crashes + 1 >= :max_crashes), 0) AS crashed
-    FROM {runs} x INDEXED BY {runs}_leased
+    FROM {runs} x {by_status}
     WHERE x.job IN (SELECT value FROM json_each(:jobs)) AND x.status = 'leased' AND x.lease_expires_at <= :now
 ) late
 

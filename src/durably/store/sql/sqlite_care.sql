@@ -53,7 +53,7 @@ SELECT w.job,
         FROM {runs} r INDEXED BY {runs}_claimable
         WHERE r.job = w.job AND r.status = 'pending' AND r.hold IS NULL
         ORDER BY r.rank, r.id LIMIT 1) AS since,
-       EXISTS (SELECT 1 FROM {runs} r INDEXED BY {runs}_leased WHERE r.job = w.job AND r.status = 'leased' AND r.lease_expires_at > :now) AS is_served
+       EXISTS (SELECT 1 FROM {runs} r {by_status} WHERE r.job = w.job AND r.status = 'leased' AND r.lease_expires_at > :now) AS is_served
 FROM waiting w
 WHERE w.job IS NOT NULL
 ORDER BY w.job
@@ -62,7 +62,7 @@ LIMIT 1000
 -- name: read_expired
 -- Leases that ran out, job by job, and since when.
 SELECT r.job, count(*) AS runs, min(r.lease_expires_at) AS since
-FROM {runs} r INDEXED BY {runs}_leased
+FROM {runs} r {by_status}
 WHERE r.status = 'leased' AND r.lease_expires_at <= :now
 GROUP BY r.job
 ORDER BY r.job
