@@ -36,6 +36,8 @@ class Ledger:
         """Runs that could be claimed from one transaction on to another one."""
         self.chores: list[tuple[str, int, int | None]] = []
         """What some worker had to do for a client's own transaction, from one transaction on to another one."""
+        self.events: dict[tuple[str, int], tuple[int, str, str | None]] = {}
+        """Id, type and step of each event, by its run and seq."""
         self.purged: dict[tuple[str, int], int] = {}
         """Run and seq of each event that was purged, and the transaction."""
         self.leases: list[tuple[str, str, int, int, int | None]] = []
@@ -49,6 +51,7 @@ class Ledger:
         self._rows: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self._seqs: Counter[str] = Counter()
+        self._last_id = 0
         self._limits: dict[str, int] = defaultdict(lambda: 1)
         self._rules = RowRules()
         self._open_claims: dict[str, int] = {}
@@ -306,6 +309,10 @@ class Ledger:
         self._seqs[run] += 1
         if event["seq"] != self._seqs[run]:
             self.find("G9", f"event {event['type']} of {run} has number {event['seq']} instead of {self._seqs[run]}")
+        self.events[run, event["seq"]] = (event["id"], event["type"], event["step"])
+        if event["id"] <= self._last_id:
+            self.find("G9", f"event {event['type']} of {run} has id {event['id']} after {self._last_id}")
+        self._last_id = event["id"]
         if event["type"] in _HELD_EVENTS:
             self._check_holder(run, f"event {event['type']}")
         if event["type"] in _STATE_EVENTS or event["type"] in {"step:complete", "step:fail"}:
