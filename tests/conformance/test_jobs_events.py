@@ -163,8 +163,8 @@ async def test_a_subscriber_may_come_back_after_any_event_also_after_a_start_tha
     rows = await app.outside.value("SELECT count(*) FROM {events}")
     whole = await app.durably.get_events(after=0, limit=1000)
     assert names(whole[:9]) == [
-        "run:trigger", "run:leased", "step:start a", "step:complete a", "step:start b", "step:complete b", "step:start c",
-        "step:complete c", "run:complete",
+        "run:trigger", "run:leased", "step:start a", "step:complete a", "step:start b", "step:complete b",
+        "step:start c", "step:complete c", "run:complete",
     ]  # fmt: skip
     assert (len(whole), rows) == (18, 12)
     for place, event in enumerate(whole, 1):

@@ -167,6 +167,22 @@ async def test_the_start_is_told_as_long_as_its_end_also_when_the_run_is_gone(st
     assert [(event.type, event.created_at) for event in await store.events(run)][:-1] == before
 
 
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE {events} SET started_at = NULL WHERE step IS NOT NULL",
+        "UPDATE {events} SET started_at = created_at WHERE type = 'run:leased'",
+    ],
+    ids=["a start is lost", "a number is taken twice"],
+)
+async def test_what_no_index_sees_is_noticed_by_the_queries_of_all_tests(store: Store, tampering: str) -> None:
+    run = await store.leased()
+    await store.store(a_pair(run, 1, "one"))
+    assert await store.is_sound()
+    await store.sql(tampering)
+    assert {str(row["run_id"]) for row in await store.event_faults()} == {run.id}
+
+
 # --- what is read -------------------------------------------------------------------------------------
 
 

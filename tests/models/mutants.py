@@ -99,7 +99,9 @@ POSTGRES = (
     ),
     Mutant("a lone checkpoint does not forgive crashes", "write_runs", "r.crashes ELSE 0", "r.crashes ELSE r.crashes"),
     Mutant("a step's start is not told", "write_runs", "= 2 THEN started_at END, c", "= 9 THEN started_at END, c"),
-    Mutant("a plain step's start is not told", "write_runs", "= 2 THEN started_at END, e", "= 9 THEN started_at END, e"),
+    Mutant(
+        "a plain step's start is not told", "write_runs", "= 2 THEN started_at END, e", "= 9 THEN started_at END, e"
+    ),
     Mutant(
         "a start that was told before is told again",
         "write_runs",

@@ -51,14 +51,12 @@ class Ledger:
         self._rows: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self._seqs: Counter[str] = Counter()
-        self._last_id = 0
         self._limits: dict[str, int] = defaultdict(lambda: 1)
         self._rules = RowRules()
         self._open_claims: dict[str, int] = {}
         self._open_chores: dict[str, int] = {}
         self._open_leases: dict[str, tuple[str, int, int]] = {}
-        self._txn = Transaction(0.0, "", "", 0)
-        self._number = 0
+        self._txn, self._number = Transaction(0.0, "", "", 0), 0
         for number, changes in groupby(history.changes(), key=lambda change: change.txn):
             self._transaction(number, list(changes))
         for run, begin in self._open_claims.items():
@@ -309,10 +307,10 @@ class Ledger:
         self._seqs[run] += 1
         if event["seq"] != self._seqs[run]:
             self.find("G9", f"event {event['type']} of {run} has number {event['seq']} instead of {self._seqs[run]}")
+        last = next(reversed(self.events.values()), (0,))[0]
+        if event["id"] <= last:
+            self.find("G9", f"event {event['type']} of {run} has id {event['id']} after {last}")
         self.events[run, event["seq"]] = (event["id"], event["type"], event["step"])
-        if event["id"] <= self._last_id:
-            self.find("G9", f"event {event['type']} of {run} has id {event['id']} after {self._last_id}")
-        self._last_id = event["id"]
         if event["type"] in _HELD_EVENTS:
             self._check_holder(run, f"event {event['type']}")
         if event["type"] in _STATE_EVENTS or event["type"] in {"step:complete", "step:fail"}:

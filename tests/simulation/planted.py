@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from durably.errors import DatabaseUnavailable
-from durably.model import Ending, LeaseState, NewRun, RunStatus, StepRecord, Verdict
+from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, StepRecord, Verdict
 from durably.rules import outcome
 from durably.runtime import claims, execution, maintenance, renewer, steps, tenure
 from durably.store import catalogue, operation, rows, runs, sqlite
@@ -225,7 +225,11 @@ def _keeps_lease(_: outcome.Finish, ending: Ending | None) -> Ending | None:
 
 def _no_starts() -> AbstractContextManager[object]:
     events = rows.events
-    return patch.object(rows, "events", lambda row: events(row)[-1:])
+
+    def last(row: Any) -> tuple[Event, ...]:
+        return events(row)[-1:]
+
+    return patch.object(rows, "events", last)
 
 
 @contextmanager

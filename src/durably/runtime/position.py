@@ -72,7 +72,7 @@ class Position:
         self.gaps.update({gap: barrier for gap, known in self.gaps.items() if known == 0})
 
     def fill(self, event_id: int) -> None:
-        """Note that the event was seen: the row is there, so what it does not say before this does not come any more."""
+        """Note that the event was seen: its row is there, and what it leaves out before this never comes."""
         for seen in range(first_id(event_id), event_id + 1):
             self.gaps.pop(seen, None)
 

@@ -153,7 +153,7 @@ def log_line(row: AnyRow) -> LogLine:
 
 
 def events(row: AnyRow) -> tuple[Event, ...]:
-    """What a row of `{event_columns}` says, in order: one event, or before it the start of the step that it is about."""
+    """What a row of `{event_columns}` says, in order: one event, or before it the start of its step."""
     event = _event(row)
     return (event,) if row["started_at"] is None else (_start_before(event, row), event)
 

@@ -38,7 +38,7 @@ _COLUMNS = {
     "slots": ("id", "generation", "number"),
     "forgotten": ("id", "generation", "number"),
 }
-"""A step's row stands for so many events: 2, `step:start` and `step:complete`; 1, its end; 0, none. `place` is its end's."""
+"""A step's row stands for so many `events`: 2 its start and its end, 1 its end, 0 none. `place` is that of its end."""
 _CHECKPOINT = ("id", "generation", "number", "events", "name", "position", "output", "started_at", "completed_at")
 """`events` is 1 for a step whose start was stored before, else 2."""
 _COMPLETION = ("id", "generation", "number", "output")
