@@ -171,6 +171,40 @@ async def test_a_reader_that_begins_beside_a_late_event_gets_it(durably: Durably
         assert ids(await take(old, 2)) == ids(await take(fresh, 2)) == [2, 10]
 
 
+STEP = """
+INSERT INTO durably.events (run_id, seq, type, job, step, position, started_at, created_at)
+VALUES (gen_random_uuid(), 4, 'step:complete', $1, 'a', 0, now(), now())
+"""
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("look_back", [2, 400])
+async def test_both_events_of_a_late_row_are_told_once_and_resumed_after_however_far_back_it_is(
+    durably: Durably, writer: asyncpg.Connection, look_back: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "LOOK_BACK", look_back)
+    await durably.trigger("first")
+    late = writer.transaction()
+    await late.start()
+    await writer.execute(STEP, "late")
+    await durably.trigger_many("job", range(3))
+    async with durably.events(after=0) as stream:
+        early = await take(stream, 4)
+        await late.commit()
+        start, end = await take(stream, 2)
+        run = await durably.trigger("last")
+        [last] = await take(stream, 1)
+    assert [(event.id, event.cursor) for event in early] == [(2, 2), (6, 2), (8, 2), (10, 2)]
+    assert [(event.id, event.type, event.seq, event.job) for event in (start, end)] == [
+        (3, "step:start", 3, "late"),
+        (4, "step:complete", 4, "late"),
+    ]
+    assert last.run_id == run.id
+    assert (start.cursor, end.cursor, last.cursor) == (3, 10, 12)
+    async with durably.events(after=start.cursor) as stream:
+        assert ids(await take(stream, 5)) == [4, 6, 8, 10, 12]
+
+
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
 async def test_an_event_that_never_commits_is_given_up(durably: Durably, writer: asyncpg.Connection) -> None:
     async with durably.events() as stream:

@@ -181,6 +181,15 @@ async def test_a_subscriber_may_come_back_after_any_event_also_after_a_start_tha
         assert await app.durably.get_events(run=runs[1], limit=place + 1) == mine[-place - 1 :]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+async def test_the_newest_events_are_found_page_by_page(app: App, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    await app.execute(only_steps)
+    whole = await app.durably.get_events(after=0, limit=1000)
+    monkeypatch.setattr("durably.runtime.history.PAGE", rows)
+    assert await app.durably.get_events(limit=1000) == whole
+    assert await app.durably.get_events(job="steps", limit=4) == whole[-4:]
+
+
 async def test_who_comes_back_between_a_start_and_its_end_is_told_what_happens_from_then_on(app: App) -> None:
     """G9: once, from what is stored to what comes."""
     await app.execute(only_steps)
