@@ -23,7 +23,9 @@ Values = dict[str, float]
 _COUNT = "SELECT count(*) FROM {#}"
 _LEFT = "SELECT count(*) FROM {runs} WHERE status IN ('pending', 'leased')"
 _GAPS = (
-    "SELECT count(*) FROM (SELECT run_id FROM {events} GROUP BY run_id HAVING max(seq) - min(seq) + 1 <> count(*)) g"
+    "SELECT count(*) FROM (SELECT run_id FROM {events} GROUP BY run_id"
+    " HAVING max(seq) - min(CASE WHEN started_at IS NULL THEN seq ELSE seq - 1 END) + 1"
+    " <> count(*) + count(started_at)) g"
 )
 
 

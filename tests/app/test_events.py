@@ -58,7 +58,7 @@ async def test_a_cursor_continues_where_it_was_taken(durably: Durably) -> None:
         await durably.trigger("job")
         [live] = await take(stream, 1)
     assert ids([*first, *rest]) == sorted({*ids(first), *ids(rest)})
-    assert live.id == max(ids(rest)) + 1
+    assert live.id == max(ids(rest)) + 2
 
 
 async def test_catching_up_beside_writers_neither_misses_nor_repeats(
@@ -78,7 +78,7 @@ async def test_catching_up_beside_writers_neither_misses_nor_repeats(
         await stream.aclose()
     for got in results[1:]:
         assert got is not None
-        assert sorted(ids(got)) == list(range(1, 101))
+        assert sorted(ids(got)) == list(range(2, 202, 2))
 
 
 async def test_a_slow_reader_is_detached_and_still_gets_everything_once(
@@ -92,7 +92,7 @@ async def test_a_slow_reader_is_detached_and_still_gets_everything_once(
         got = ids(await take(slow, 100))
         await durably.trigger("job")
         got += ids(await take(slow, 1))
-    assert got == list(range(1, 102))
+    assert got == list(range(2, 204, 2))
 
 
 async def test_the_tail_ends_with_its_last_reader(durably: Durably) -> None:
@@ -155,7 +155,7 @@ async def test_an_event_that_commits_late_is_delivered_late_and_holds_nobody_up(
         [last] = await take(stream, 1)
     assert [event.job for event in early] == ["job"] * 3
     assert {event.cursor for event in early} == {0}
-    assert (last.job, last.id, last.cursor) == ("late", 1, 4)
+    assert (last.job, last.id, last.cursor) == ("late", 2, 8)
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
@@ -165,10 +165,44 @@ async def test_a_reader_that_begins_beside_a_late_event_gets_it(durably: Durably
     await writer.execute(INSERT, "late")
     await durably.trigger_many("job", range(3))
     async with durably.events() as fresh, durably.events(after=0) as old:
-        assert ids(await take(old, 3)) == [2, 3, 4]
+        assert ids(await take(old, 3)) == [4, 6, 8]
         await late.commit()
         await durably.trigger("job")
-        assert ids(await take(old, 2)) == ids(await take(fresh, 2)) == [1, 5]
+        assert ids(await take(old, 2)) == ids(await take(fresh, 2)) == [2, 10]
+
+
+STEP = """
+INSERT INTO durably.events (run_id, seq, type, job, step, position, started_at, created_at)
+VALUES (gen_random_uuid(), 4, 'step:complete', $1, 'a', 0, now(), now())
+"""
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("look_back", [2, 400])
+async def test_both_events_of_a_late_row_are_told_once_and_resumed_after_however_far_back_it_is(
+    durably: Durably, writer: asyncpg.Connection, look_back: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "LOOK_BACK", look_back)
+    await durably.trigger("first")
+    late = writer.transaction()
+    await late.start()
+    await writer.execute(STEP, "late")
+    await durably.trigger_many("job", range(3))
+    async with durably.events(after=0) as stream:
+        early = await take(stream, 4)
+        await late.commit()
+        start, end = await take(stream, 2)
+        run = await durably.trigger("last")
+        [last] = await take(stream, 1)
+    assert [(event.id, event.cursor) for event in early] == [(2, 2), (6, 2), (8, 2), (10, 2)]
+    assert [(event.id, event.type, event.seq, event.job) for event in (start, end)] == [
+        (3, "step:start", 3, "late"),
+        (4, "step:complete", 4, "late"),
+    ]
+    assert last.run_id == run.id
+    assert (start.cursor, end.cursor, last.cursor) == (3, 10, 12)
+    async with durably.events(after=start.cursor) as stream:
+        assert ids(await take(stream, 5)) == [4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
@@ -186,4 +220,4 @@ async def test_an_event_that_never_commits_is_given_up(durably: Durably, writer:
                 await durably.trigger("job")
                 cursor = (await take(stream, 1))[0].cursor
     assert cursor is not None
-    assert cursor > 2
+    assert cursor > 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,12 @@ async def work(step: Step, input: str) -> str:
     if input == "fail":
         await step.run("bad", int, "no number")
     return input
+
+
+@job("steps")
+async def only_steps(step: Step) -> None:
+    for name in ("a", "b", "c"):
+        await step.run(name, call, name)
 
 
 async def take(stream: EventStream, count: int) -> list[Event]:
@@ -148,6 +155,53 @@ async def test_a_subscriber_that_comes_back_with_its_cursor_misses_nothing(app: 
     async with app.durably.worker([work]):
         await within(read())
     assert dict(seen) == {run.id: list(range(1, 8)) for run in runs}
+
+
+async def test_a_subscriber_may_come_back_after_any_event_also_after_a_start_that_has_no_row(app: App) -> None:
+    """G9: what readers are told does not depend on how it is stored."""
+    runs = [await app.execute(only_steps) for _ in range(2)]
+    rows = await app.outside.value("SELECT count(*) FROM {events}")
+    whole = await app.durably.get_events(after=0, limit=1000)
+    assert names(whole[:9]) == [
+        "run:trigger", "run:leased", "step:start a", "step:complete a", "step:start b", "step:complete b",
+        "step:start c", "step:complete c", "run:complete",
+    ]  # fmt: skip
+    assert (len(whole), rows) == (18, 12)
+    for place, event in enumerate(whole, 1):
+        assert event.cursor == event.id
+        assert await app.durably.get_events(after=event.cursor, limit=3) == whole[place : place + 3]
+        async with app.durably.events(after=event.cursor) as stream:
+            assert await take(stream, len(whole) - place) == whole[place:]
+    for limit in range(1, len(whole) + 1):
+        assert await app.durably.get_events(limit=limit) == whole[-limit:]
+    mine = [replace(event, cursor=None) for event in whole if event.run_id == runs[1].id]
+    for place in range(len(mine)):
+        assert [event async for event in app.durably.events(run=runs[1], after=place)] == mine[place:]
+        assert await app.durably.get_events(run=runs[1], after=place, limit=2) == mine[place : place + 2]
+        assert await app.durably.get_events(run=runs[1], limit=place + 1) == mine[-place - 1 :]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+async def test_the_newest_events_are_found_page_by_page(app: App, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    await app.execute(only_steps)
+    whole = await app.durably.get_events(after=0, limit=1000)
+    monkeypatch.setattr("durably.runtime.history.PAGE", rows)
+    assert await app.durably.get_events(limit=1000) == whole
+    assert await app.durably.get_events(job="steps", limit=4) == whole[-4:]
+
+
+async def test_who_comes_back_between_a_start_and_its_end_is_told_what_happens_from_then_on(app: App) -> None:
+    """G9: once, from what is stored to what comes."""
+    await app.execute(only_steps)
+    whole = await app.durably.get_events(after=0, limit=1000)
+    [start] = [event for event in whole if names([event]) == ["step:start b"]]
+    async with app.durably.events(after=start.cursor) as stream:
+        assert names(await take(stream, 1)) == ["step:complete b"]
+        again = await app.execute(only_steps)
+        rest = await take(stream, 12)
+    assert names(rest[:3]) == ["step:start c", "step:complete c", "run:complete"]
+    assert [event.seq for event in rest[3:]] == list(range(1, 10))
+    assert {event.run_id for event in rest[3:]} == {again.id}
 
 
 @pytest.mark.parametrize("store_kind", SHARED, indirect=True)

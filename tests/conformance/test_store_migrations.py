@@ -261,7 +261,7 @@ async def test_every_column_that_a_statement_returns_is_decoded(store: Store) ->
     run = await store.leased(labels={"a": "b"})
     await store.store(a_checkpoint(run))
     await store.end(run, number=2)
-    reads = {"get_run": rows.run, "load_steps": rows.step, "load_logs": rows.log_line, "run_events": rows.event}
+    reads = {"get_run": rows.run, "load_steps": rows.step, "load_logs": rows.log_line, "run_events": rows.events}
     engine = inner_engine(store.database)
     params: dict[str, Param] = {"run_id": run.id, "after_seq": 0, "limit": 100}
     for name, decode in reads.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durably import Durably, EventType
+from durably import Durably, EventType, Step, job
 from durably.http import frames
 from durably.store import events as store_events
 from tests.http.jobs import JOBS, Gate, fail, greet
@@ -361,6 +361,24 @@ async def test_the_feed_resumes_without_missing_or_repeating(exact: Site) -> Non
         await exact.trigger("echo", 0)
         exact.app.close_streams()
         assert await none.rest() == []
+
+
+async def test_the_feed_resumes_after_any_event_also_between_a_start_and_its_end(exact: Site) -> None:
+    @job("steps")
+    async def steps(step: Step) -> None:
+        for name in ("one", "two"):
+            await step.run(name, int, name == "two")
+
+    for _ in range(2):
+        await exact.durably.trigger(steps)
+    await work(exact.durably, steps)
+    async with exact.feed(after="0") as feed:
+        whole = await feed.take(14)
+    assert story(whole).count("step:start one") == 2
+    assert len({frame.id for frame in whole}) == len(whole)
+    for place, frame in enumerate(whole[:-1], 1):
+        async with exact.feed(after=frame.id) as feed:
+            assert [one.data for one in await feed.take(len(whole) - place)] == [one.data for one in whole[place:]]
 
 
 async def test_a_feed_that_has_caught_up_joins_the_others(exact: Site) -> None:

@@ -37,6 +37,7 @@ from durably.model import (
     StoredRun,
     Verdict,
 )
+from durably.rules.event_ids import row_of
 from durably.store.rows import EPOCH, micros_of_time
 from durably.store.runs import PRIORITY_US
 
@@ -531,8 +532,10 @@ class Model:
 
     def purge_events(self, *, older_than: timedelta, limit: int) -> Transaction[int]:
         yield NO_KEYS
-        old = {id for id, told in self.events[:limit] if told.created_at < self.now - older_than}
-        self.events = [(id, told) for id, told in self.events if id not in old]
+        newest = {row_of(id): told.created_at for id, told in self.events}
+        """Of each row the time of its last event."""
+        old = {row for row in sorted(newest)[:limit] if newest[row] < self.now - older_than}
+        self.events = [(id, told) for id, told in self.events if row_of(id) not in old]
         yield NO_KEYS
         return len(old)
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from durably.model import EventType, ExpiredLeases, KeyLimit, RunFilter, RunStatus, WaitingJob
+from durably.rules.event_ids import row_of
 from durably.store.overview import Counts, Leaseholder, StoredSnapshot
 from tests.models.model import Model, Row, Told, served
 
 RECENT = 500
-"""Events among which workers are looked for."""
+"""Rows of events among which workers are looked for."""
 
 
 def snapshot(model: Model, run_id: str) -> StoredSnapshot | None:
@@ -45,7 +46,8 @@ def holders(model: Model) -> set[Leaseholder]:
 
 
 def recent_owners(model: Model) -> dict[str, datetime]:
-    lately = [told for _, told in model.events[-RECENT:] if told.type is EventType.RUN_LEASED]
+    rows = sorted({row_of(id) for id, _ in model.events})[-RECENT:]
+    lately = [told for id, told in model.events if told.type is EventType.RUN_LEASED and row_of(id) in rows]
     return {told.payload["owner"]: told.created_at for told in lately}
 
 

@@ -11,7 +11,8 @@ from bench.soak.fleet import Fleet
 from bench.soak.probes import PostgresProbe, Probe, SqliteProbe, Values, memory, open_files
 from bench.soak.run import soak
 from bench.soak.settings import Soak, WorkerTask, parse
-from tests.support.store import Store
+from durably.model import EventType
+from tests.support.store import Store, a_step, an_event
 from tools.postgres_server import PostgresServer
 
 BOTH = {"rows_runs", "rows_events", "bytes", "wal", "backlog", "worker_memory", "worker_files", "client_memory", "rate"}
@@ -62,6 +63,22 @@ async def test_a_missing_event_and_a_run_that_has_not_ended_are_noticed(probed: 
     assert await probe.gaps() == 1
     values = await probe.look()
     assert (values["rows_runs"], values["rows_events"], values["backlog"]) == (2, 3, 1)
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file", "postgres"], indirect=True)
+async def test_a_row_that_says_two_events_leaves_no_gap_and_hides_none(probed: tuple[Store, Probe]) -> None:
+    store, probe = probed
+    run = await store.leased()
+    step = an_event(EventType.STEP_START), an_event(EventType.STEP_COMPLETE)
+    await store.write(run, 1, steps=(a_step(run),), events=step)
+    assert await probe.gaps() == 0
+    await store.sql("UPDATE {events} SET started_at = created_at WHERE seq = 2")  # 1 is taken twice
+    assert await probe.gaps() == 1
+    await store.sql("UPDATE {events} SET started_at = NULL")  # 3 is missing
+    assert await probe.gaps() == 1
+    await store.sql("UPDATE {events} SET started_at = created_at WHERE seq = 4")
+    await store.sql("DELETE FROM {events} WHERE seq < 3")
+    assert await probe.gaps() == 0
 
 
 async def test_connections_are_counted_and_terminated_but_those_of_others_are_not(

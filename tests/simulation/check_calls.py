@@ -106,9 +106,12 @@ class CallChecker:
         """Every event is heard, and those of a run in order, whatever is heard again; but not what was purged."""
         heard: dict[str, int] = defaultdict(int)
         purged = self._ledger.purged
-        for run, seq, txn in self._history.heard:
-            if any(purged.get((run, one), txn + 1) > txn for one in range(heard[run] + 1, seq)):
+        for one in self._history.heard:
+            run, seq, txn = one.run, one.seq, one.txn
+            if any(purged.get((run, missed), txn + 1) > txn for missed in range(heard[run] + 1, seq)):
                 self._find("G9", f"the subscriber heard {seq} of {run} after {heard[run]}")
+            if self._ledger.events.get((run, seq)) != (one.id, one.type, one.step):
+                self._find("G9", f"the subscriber heard {one}, stored was {self._ledger.events.get((run, seq))}")
             heard[run] = max(heard[run], seq)
         rows = self._history.raw.execute("SELECT run_id, max(seq) FROM durably_events GROUP BY run_id").fetchall()
         for run, last in rows:

@@ -36,6 +36,8 @@ class Ledger:
         """Runs that could be claimed from one transaction on to another one."""
         self.chores: list[tuple[str, int, int | None]] = []
         """What some worker had to do for a client's own transaction, from one transaction on to another one."""
+        self.events: dict[tuple[str, int], tuple[int, str, str | None]] = {}
+        """Id, type and step of each event, by its run and seq."""
         self.purged: dict[tuple[str, int], int] = {}
         """Run and seq of each event that was purged, and the transaction."""
         self.leases: list[tuple[str, str, int, int, int | None]] = []
@@ -54,8 +56,7 @@ class Ledger:
         self._open_claims: dict[str, int] = {}
         self._open_chores: dict[str, int] = {}
         self._open_leases: dict[str, tuple[str, int, int]] = {}
-        self._txn = Transaction(0.0, "", "", 0)
-        self._number = 0
+        self._txn, self._number = Transaction(0.0, "", "", 0), 0
         for number, changes in groupby(history.changes(), key=lambda change: change.txn):
             self._transaction(number, list(changes))
         for run, begin in self._open_claims.items():
@@ -306,6 +307,10 @@ class Ledger:
         self._seqs[run] += 1
         if event["seq"] != self._seqs[run]:
             self.find("G9", f"event {event['type']} of {run} has number {event['seq']} instead of {self._seqs[run]}")
+        last = next(reversed(self.events.values()), (0,))[0]
+        if event["id"] <= last:
+            self.find("G9", f"event {event['type']} of {run} has id {event['id']} after {last}")
+        self.events[run, event["seq"]] = (event["id"], event["type"], event["step"])
         if event["type"] in _HELD_EVENTS:
             self._check_holder(run, f"event {event['type']}")
         if event["type"] in _STATE_EVENTS or event["type"] in {"step:complete", "step:fail"}:

@@ -54,15 +54,21 @@ CREATE TRIGGER audit_step_delete AFTER DELETE ON durably_steps BEGIN
     VALUES (simulated_transaction(), 'step', OLD.run_id, {_step("OLD")}); END;
 CREATE TRIGGER audit_event AFTER INSERT ON durably_events BEGIN
     INSERT INTO audit (txn, kind, run_id, new)
-    VALUES (simulated_transaction(), 'event', NEW.run_id, json_array(NEW.id, NEW.seq, NEW.type, NEW.step)); END;
+    SELECT simulated_transaction(), 'event', NEW.run_id, json_array(2 * NEW.id - 1, NEW.seq - 1, 'step:start', NEW.step)
+    WHERE NEW.started_at IS NOT NULL;
+    INSERT INTO audit (txn, kind, run_id, new)
+    VALUES (simulated_transaction(), 'event', NEW.run_id, json_array(2 * NEW.id, NEW.seq, NEW.type, NEW.step)); END;
 CREATE TRIGGER audit_event_delete AFTER DELETE ON durably_events BEGIN
+    INSERT INTO audit (txn, kind, run_id, old)
+    SELECT simulated_transaction(), 'gone', OLD.run_id, json_array(OLD.seq - 1, 'step:start', OLD.created_at)
+    WHERE OLD.started_at IS NOT NULL;
     INSERT INTO audit (txn, kind, run_id, old)
     VALUES (simulated_transaction(), 'gone', OLD.run_id, json_array(OLD.seq, OLD.type, OLD.created_at)); END;
 CREATE TRIGGER audit_limit AFTER UPDATE OF "limit" ON durably_concurrency_keys BEGIN
     INSERT INTO audit (txn, kind, run_id, new)
     VALUES (simulated_transaction(), 'limit', NEW.key, json_array(NEW."limit")); END;
 """
-"""Notes every change in the transaction that makes it."""
+"""Notes every change in the transaction that makes it; of events what readers get, who see two in some rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,18 @@ class Call:
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event that the subscriber was given, after transaction number `txn`."""
+
+    run: str
+    seq: int
+    txn: int
+    id: int | None
+    type: str
+    step: str | None
+
+
 @dataclass(slots=True)
 class Deed:
     """Something that a client did in a transaction of its own."""
@@ -159,8 +177,8 @@ class History:
         self.visits: list[Visit] = []
         self.copies: dict[str, tuple[str, str]] = {}
         """Of each run that took over steps: from which run, and before which step."""
-        self.heard: list[tuple[str, int, int]] = []
-        """Run and seq of each event that the subscriber was given, and the last transaction then."""
+        self.heard: list[Heard] = []
+        """What the subscriber was given."""
         self.stopped: list[tuple[str, float, int]] = []
         """Processes whose worker was stopped in good order: when, and the last transaction then."""
         self.started: list[tuple[str, float]] = []

@@ -15,10 +15,10 @@ from typing import Any
 from unittest.mock import patch
 
 from durably.errors import DatabaseUnavailable
-from durably.model import Ending, LeaseState, NewRun, RunStatus, StepRecord, Verdict
+from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, StepRecord, Verdict
 from durably.rules import outcome
 from durably.runtime import claims, execution, maintenance, renewer, steps, tenure
-from durably.store import catalogue, operation, runs, sqlite
+from durably.store import catalogue, operation, rows, runs, sqlite
 from durably.store.catalogue import Catalogue, Sql
 from durably.store.engine import Channel
 from durably.store.operation import Operation, Rows, Statement
@@ -223,6 +223,15 @@ def _keeps_lease(_: outcome.Finish, ending: Ending | None) -> Ending | None:
     return None if ending is not None and ending.status is RunStatus.PENDING else ending
 
 
+def _no_starts() -> AbstractContextManager[object]:
+    events = rows.events
+
+    def last(row: Any) -> tuple[Event, ...]:
+        return events(row)[-1:]
+
+    return patch.object(rows, "events", last)
+
+
 @contextmanager
 def _new_ids() -> Generator[None]:
     """Each attempt to store a trigger gives it a new id."""
@@ -296,6 +305,9 @@ BUGS = (
         0,
     ),
     Bug("the event of a cancel is stored later", _event_outside, 24),
+    Bug("the start of a step is lost", sql("write_runs", (r":events = 2 THEN", ":events = 9 THEN")), 1),
+    Bug("a start that was told is told again", sql("write_runs", (r":events = 2 THEN", ":events > 0 THEN")), 0),
+    Bug("readers see no start of a step that ran through", _no_starts, 1),
     Bug("the feed skips an event", sql("feed", (r"e\.id > :after", "e.id > :after + (:after > 3)")), 0),
     Bug("an end does not pass its slot on", method(operation.Operation, "_admission", _without_slot), 2),
     Bug("the end is stored inside the user's try", method(execution.Execution, "_write", _inside_try), 1),

@@ -16,7 +16,7 @@ from durably.runtime.settings import Settings
 from durably.testing import Memory, Process, SimulatedDatabase, SimulatedDurably, SimulatedEnvironment, World
 from tests.simulation.blocking import blocking
 from tests.simulation.clients import Clients, Script
-from tests.simulation.history import History
+from tests.simulation.history import Heard, History
 from tests.simulation.trouble import DURATION, LEASE, MAX_CRASHES, POLL, Interval, Profile, Trouble, random_profile
 from tests.simulation.workload import Scene, leaf, scripted
 
@@ -120,7 +120,7 @@ class Stage:
 
     def _is_heard(self) -> bool:
         last = self.history.last_event()
-        return last is None or any(one[:2] == last for one in self.history.heard)
+        return last is None or any((one.run, one.seq) == last for one in self.history.heard)
 
     # --- what goes wrong ------------------------------------------------------------------------------------
 
@@ -239,7 +239,8 @@ class Stage:
         async with durably.events(after=self.cursor) as events:
             async for event in events:
                 if process.is_alive and event.seq is not None:
-                    self.history.heard.append((event.run_id, event.seq, self.database.transaction))
+                    told = (event.id, event.type.value, event.step)
+                    self.history.heard.append(Heard(event.run_id, event.seq, self.database.transaction, *told))
                     self.cursor = self.cursor if event.cursor is None else event.cursor
 
 

@@ -44,6 +44,7 @@ from durably.store.engine import Engine
 from durably.store.operation import Lane, Operation, Write
 from durably.store.sqlite import SqliteEngine
 from durably.store.url import parse_url
+from tests.support.told import TOLD
 
 T = TypeVar("T")
 Row: TypeAlias = Mapping[str, Any]
@@ -289,9 +290,10 @@ class Store:
     async def event_faults(self) -> list[Row]:
         """Runs whose events are not numbered 1, 2, 3, ... in the order of their ids, or not up to the run's seq."""
         return await self.sql(
-            "SELECT e.run_id, count(*) FROM (SELECT run_id, seq, row_number() OVER (PARTITION BY run_id ORDER BY id)"
-            " AS place FROM {events}) e WHERE e.seq <> e.place GROUP BY e.run_id UNION ALL SELECT r.id, r.seq"
-            " FROM {runs} r WHERE r.seq <> (SELECT count(*) FROM {events} x WHERE x.run_id = r.id)"
+            "SELECT e.run_id, count(*) FROM (SELECT t.run_id, t.seq, row_number() OVER (PARTITION BY t.run_id"
+            f" ORDER BY t.id) AS place FROM {TOLD} t) e WHERE e.seq <> e.place GROUP BY e.run_id UNION ALL"
+            " SELECT r.id, r.seq FROM {runs} r WHERE r.seq <>"
+            " (SELECT count(*) + count(x.started_at) FROM {events} x WHERE x.run_id = r.id)"
         )
 
 

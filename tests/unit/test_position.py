@@ -25,54 +25,89 @@ def ids(events: list[Event]) -> list[int | None]:
 
 def test_events_in_order_leave_no_gap() -> None:
     position = Position(0)
-    assert ids(position.advance(page(1, 2, 3), is_last=True)) == [1, 2, 3]
-    assert (position.last, position.gaps, position.cursor) == (3, {}, 3)
+    assert ids(position.advance(page(2, 4, 5, 6), is_last=True)) == [2, 4, 5, 6]
+    assert (position.last, position.gaps, position.cursor) == (6, {}, 6)
 
 
 def test_what_was_seen_is_not_delivered_again() -> None:
-    position = Position(2)
-    assert ids(position.advance(page(1, 2, 3), is_last=True)) == [3]
+    position = Position(4)
+    assert ids(position.advance(page(2, 4, 5, 6), is_last=True)) == [5, 6]
+
+
+def test_who_has_seen_the_first_event_of_a_row_gets_the_second_one() -> None:
+    position = Position(5)
+    fresh = position.advance(page(5, 6, 8), is_last=True)
+    assert [(one.id, one.cursor) for one in fresh] == [(6, 6), (8, 8)]
+
+
+def test_a_reader_that_stops_within_a_row_resumes_there() -> None:
+    fresh = Position(0).advance(page(1, 2, 3, 4), is_last=True)
+    assert [one.cursor for one in fresh] == [1, 2, 3, 4]
 
 
 def test_a_gap_does_not_hold_up_what_comes_after_it() -> None:
     position = Position(0)
-    fresh = position.advance(page(1, 3, 4, xmin=7), is_last=True)
-    assert ids(fresh) == [1, 3, 4]
-    assert [one.cursor for one in fresh] == [1, 1, 1]
-    assert list(position.gaps) == [2]
+    fresh = position.advance(page(2, 5, 6, 8, xmin=7), is_last=True)
+    assert ids(fresh) == [2, 5, 6, 8]
+    assert [one.cursor for one in fresh] == [2, 2, 2, 2]
+    assert list(position.gaps) == [3, 4]
 
 
 def test_a_filled_gap_is_delivered_and_the_cursor_moves_on() -> None:
     position = Position(0)
-    position.advance(page(1, 3, xmin=7), is_last=True)
-    fresh = position.advance(page(2, 4, xmin=7), is_last=True)
-    assert [(one.id, one.cursor) for one in fresh] == [(2, 3), (4, 4)]
+    position.advance(page(2, 6, xmin=7), is_last=True)
+    fresh = position.advance(page(4, 8, xmin=7), is_last=True)
+    assert [(one.id, one.cursor) for one in fresh] == [(4, 6), (8, 8)]
+
+
+def test_a_gap_that_two_events_fill_is_filled_by_both() -> None:
+    position = Position(0)
+    position.advance(page(2, 10, xmin=7), is_last=True)
+    fresh = position.advance(page(3, 4, 7, 8, xmin=7), is_last=True)
+    assert [(one.id, one.cursor) for one in fresh] == [(3, 3), (4, 4), (7, 4), (8, 4)]
+    assert list(position.gaps) == [5, 6]
+    assert ids(position.advance(page(3, 4, 7, 8, xmin=7), is_last=True)) == []
+
+
+def test_a_gap_of_which_the_first_event_was_seen_is_half_a_gap() -> None:
+    position = Position(0)
+    position.advance(page(2, 6, xmin=7), is_last=True)
+    position.advance(page(3, xmin=7), is_last=True)
+    assert list(position.gaps) == [4]
+    assert ids(position.advance(page(3, 4, xmin=7), is_last=True)) == [4]
 
 
 def test_a_gap_is_given_up_once_no_transaction_can_fill_it() -> None:
     position = Position(0)
-    position.advance(page(1, 3, xmin=7), is_last=True)
+    position.advance(page(2, 6, xmin=7), is_last=True)
     before = position.needs_barrier
     position.set_barrier(9)
     assert (before, position.needs_barrier) == (True, False)
     position.advance(page(xmin=8), is_last=True)
-    assert list(position.gaps) == [2]
+    assert list(position.gaps) == [3, 4]
     position.advance(page(xmin=9), is_last=True)
     assert not position.gaps
-    assert position.cursor == 3
+    assert position.cursor == 6
 
 
 def test_a_gap_is_kept_while_its_event_may_be_on_the_next_page() -> None:
-    position = Position(0, gaps={1: 2})
-    position.last = 3
-    position.advance(page(4, 5, xmin=9), is_last=False)
-    assert list(position.gaps) == [1]
+    position = Position(0, gaps={1: 2, 2: 2})
+    position.last = 6
+    position.advance(page(8, 10, xmin=9), is_last=False)
+    assert list(position.gaps) == [1, 2]
+
+
+def test_gaps_that_are_added_come_in_order() -> None:
+    position = Position(10, gaps={7: 1, 8: 1})
+    position.add_gaps({3: 5, 4: 5})
+    assert list(position.gaps.items()) == [(3, 5), (4, 5), (7, 1), (8, 1)]
+    assert position.cursor == 2
 
 
 def test_sqlite_has_no_gaps() -> None:
     position = Position(0)
-    fresh = position.advance(page(5, 9, xmin=0), is_last=True)
-    assert [one.cursor for one in fresh] == [5, 9]
+    fresh = position.advance(page(10, 17, 18, xmin=0), is_last=True)
+    assert [one.cursor for one in fresh] == [10, 17, 18]
     assert not position.gaps
 
 
@@ -85,24 +120,40 @@ def test_a_purged_past_is_no_endless_gap() -> None:
 def test_the_oldest_gaps_are_given_up_when_there_are_too_many() -> None:
     position = Position(0)
     for number in range(1, 4):
-        position.advance(page(number * (MAX_GAP + 1)), is_last=True)
+        position.advance(page(number * (MAX_GAP + 2)), is_last=True)
     assert len(position.gaps) == MAX_OPEN
-    assert min(position.gaps) == MAX_GAP + 2
+    assert min(position.gaps) == MAX_GAP + 3
+
+
+def test_no_row_is_given_up_by_half() -> None:
+    position = Position(0)
+    position.advance(page(MAX_GAP), is_last=True)
+    position.advance(page(MAX_GAP - 3, xmin=7), is_last=True)
+    for number in range(2, 4):
+        position.advance(page(number * MAX_GAP), is_last=True)
+    assert min(position.gaps) % 2 == 1
 
 
 @dataclass
 class Feed:
-    """A table whose ids are handed out when a transaction begins, and appear when it ends."""
+    """A table whose rows get their numbers when a transaction begins, and appear when it ends; some say two events."""
 
     visible: set[int] = field(default_factory=set[int])
+    """The ids of events."""
     running: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
-    next_id: int = 1
+    next_row: int = 1
     next_xid: int = 1
 
-    def begin(self, events: int) -> None:
-        self.running[self.next_xid] = list(range(self.next_id, self.next_id + events))
+    def begin(self, rows: int) -> None:
+        """Every other transaction, and of the others the last row, stores steps that ran through."""
+        written: list[int] = []
+        for place in range(rows):
+            end = 2 * (self.next_row + place)
+            says_two = self.next_xid % 2 or place == rows - 1
+            written += [end - 1, end] if says_two else [end]
+        self.running[self.next_xid] = written
         self.next_xid += 1
-        self.next_id += events
+        self.next_row += rows
 
     def end(self, which: int, *, commits: bool) -> None:
         if not self.running:
@@ -120,8 +171,10 @@ class Feed:
         """The horizon first; then something may happen; then the events."""
         xmin = min(self.running, default=self.next_xid)
         self.act(between)
-        wanted = sorted(i for i in self.visible if i > position.last or i in position.gaps)
-        return page(*wanted[:limit], xmin=xmin), len(wanted) < limit
+        rows = {(i + 1) // 2 for i in self.visible if i > position.last or i in position.gaps}
+        read = sorted(rows)[:limit]
+        events = (i for row in read for i in (2 * row - 1, 2 * row) if i in self.visible)
+        return page(*(i for i in events if i > position.last or i in position.gaps), xmin=xmin), len(read) < limit
 
     def act(self, step: Step) -> None:
         kind, number = step
@@ -136,6 +189,29 @@ STEPS = st.one_of(
     st.tuples(st.just("begin"), st.integers(1, 3)),
     st.tuples(st.sampled_from(["commit", "abort"]), st.integers(0, 5)),
 )
+
+
+@given(st.integers(0, 20), st.integers(1, 3))
+def test_a_reader_may_stop_after_any_event(stop: int, limit: int) -> None:
+    feed, got = Feed(), list[int | None]()
+    for _ in range(4):
+        feed.begin(2)
+        feed.end(0, commits=True)
+    position, is_last = Position(0), False
+    while not is_last:
+        found, is_last = feed.read(position, limit, ("commit", 0))
+        for one in position.advance(found, is_last=is_last):
+            if len(got) == stop:  # it was the last one that came before a restart
+                break
+            got.append(one.id)
+        else:
+            continue
+        break
+    position, is_last = Position(got[-1] or 0 if got else 0), False
+    while not is_last:
+        found, is_last = feed.read(position, limit, ("commit", 0))
+        got += ids(position.advance(found, is_last=is_last))
+    assert got == sorted(feed.visible)
 
 
 @given(st.lists(st.tuples(STEPS, st.booleans(), STEPS), max_size=60), st.integers(1, 5))

@@ -140,7 +140,16 @@ def test_events_come_from_the_rows_of_steps_only_where_a_run_has_no_others() -> 
     rows = WriteRows([CHECKPOINT, line])
     assert [row[1:3] for row in rows["events"].rows] == [(1, "step:start"), (2, "step:complete"), (3, "log:write")]
     [row] = rows["steps"].rows
-    assert row[8:10] == (None, None)
+    assert row[8:10] == (0, None)
     logs = replace(line, lease=Lease("another run", 1))
     [row] = WriteRows([CHECKPOINT, logs])["steps"].rows
-    assert row[8:10] == (1, 2)
+    assert row[8:10] == (2, 2)
+
+
+@pytest.mark.parametrize(("write", "events", "place"), [(CHECKPOINT, 2, 4), (LATE, 1, 3)], ids=["both", "end alone"])
+def test_a_row_of_a_step_says_how_many_events_it_stands_for_and_where_they_end(
+    write: RunWrite, events: int, place: int
+) -> None:
+    second = replace(write, number=2, steps=(step("b"),), events=tuple(replace(one, step="b") for one in write.events))
+    [row, other] = WriteRows([CHECKPOINT, second])["steps"].rows
+    assert (row[8:10], other[8:10]) == ((2, 2), (events, place))

@@ -258,7 +258,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One state change. `id` is the cursor of the feed over all runs; `seq` counts a run's events from 1 without gaps.
+    """One state change. `id` grows over all runs, with holes; `seq` counts a run's events from 1 without gaps.
 
     `id`, `seq` are None for events of this process that are not read back from the store.
     """

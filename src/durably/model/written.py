@@ -156,3 +156,5 @@ class FeedPage:
     events: tuple[Event, ...]
     xmin: int
     """Every transaction before this one had ended when the events were read."""
+    is_full: bool = False
+    """Whether there may be more behind it."""

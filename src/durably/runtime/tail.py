@@ -25,9 +25,10 @@ from durably.store.database import Database
 from durably.store.operation import Wake
 
 PAGE = 500
-BUFFER = 1000
+"""Rows that are read at once: up to twice as many events."""
+BUFFER = 2000
 """Events that may wait for a subscriber."""
-LOOK_BACK = 200
+LOOK_BACK = 400
 """How many ids before its start the tail checks for events that were still being written."""
 MIN_INTERVAL = 0.01
 """Seconds between two reads: under load, one read serves many commits."""
@@ -73,7 +74,7 @@ class Tail:
         """Make a subscription deliver exactly what a reader at `position` has not seen (None: from now on)."""
         position = self._position if position is None else position
         early = {gap: xmax for gap, xmax in position.gaps.items() if gap <= self._floor}
-        self._position.gaps.update(early)
+        self._position.add_gaps(early)
         subscription.join(position.copy(), cursor=min(early) - 1 if early else None)
 
     async def ready(self) -> None:
@@ -214,9 +215,9 @@ async def read_page(
     database: Database, position: Position, *, limit: int = PAGE, timeout: float | None
 ) -> tuple[FeedPage, bool]:
     """Read what comes after `position`, and its gaps. Also says whether that was all."""
-    operation = store_events.feed(after=position.last, gaps=tuple(position.gaps), limit=limit)
+    operation = store_events.feed(after=position.last, gaps=position.gaps, limit=limit)
     page = await database.read(operation, timeout=timeout)
-    return page, len(page.events) < limit
+    return page, not page.is_full
 
 
 async def set_barrier(database: Database, position: Position, *, timeout: float | None) -> None:
@@ -313,7 +314,7 @@ class Subscription:
         if self._joined is not None and event.id is not None:
             if self._joined.has_seen(event.id):
                 return
-            self._joined.gaps.pop(event.id, None)
+            self._joined.fill(event.id)
         self._buffer.append(event)
         self._filled.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TypeVar
 
 from durably.model import (
@@ -17,8 +18,9 @@ from durably.model import (
     TableSize,
     WaitingJob,
 )
+from durably.rules.event_ids import last_whole_row
 from durably.store import rows
-from durably.store.operation import Operation, Param, Statement
+from durably.store.operation import Operation, Param, Rows, Statement
 from durably.store.rows import AnyRow
 
 T = TypeVar("T")
@@ -44,7 +46,14 @@ def count_purgeable(*, older_than: timedelta, statuses: Sequence[RunStatus]) -> 
 
 def recent_events(*, before: int, limit: int) -> Operation[list[Event]]:
     """The newest events with a lower id than `before`, newest first."""
-    return _several("recent_events", {"before": before, "limit": limit}, rows.event)
+    # one row more: of the row of `before` maybe nothing is meant
+    params: dict[str, Param] = {"last": last_whole_row(before), "limit": limit + 1}
+
+    def decode(results: Sequence[Rows]) -> list[Event]:
+        told = (event for row in results[0] for event in reversed(rows.events(row)))
+        return list(islice((event for event in told if (event.id or 0) < before), limit))
+
+    return Operation(statements=(Statement("recent_events", params),), decode=decode, readonly=True)
 
 
 def list_limits(*, after: str, limit: int) -> Operation[list[KeyLimit]]:

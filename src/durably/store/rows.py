@@ -23,6 +23,7 @@ from durably.model import (
     StepStatus,
     StoredRun,
 )
+from durably.rules.event_ids import first_id, last_id
 
 AnyRow: TypeAlias = Mapping[str, Any] | Any  # a driver's row: values are what the columns say
 
@@ -157,10 +158,30 @@ def log_line(row: AnyRow) -> LogLine:
     )
 
 
-def event(row: AnyRow) -> Event:
-    """A row of `{event_columns}`, its payload joined from where the event refers to."""
+def events(row: AnyRow) -> tuple[Event, ...]:
+    """What a row of `{event_columns}` says, in order: one event, or before it the start of its step."""
+    event = _event(row)
+    return (event,) if row["started_at"] is None else (_start_before(event, row), event)
+
+
+def _start_before(event: Event, row: AnyRow) -> Event:
     return Event(
-        id=row["id"],
+        id=first_id(last_id(row["id"])),
+        seq=row["seq"] - 1,
+        type=EventType.STEP_START,
+        run_id=event.run_id,
+        job=event.job,
+        labels=dict(event.labels),
+        step=event.step,
+        position=event.position,
+        created_at=time(row["started_at"]),
+    )
+
+
+def _event(row: AnyRow) -> Event:
+    """The event that a row is about, its payload joined from where it refers to."""
+    return Event(
+        id=last_id(row["id"]),
         seq=row["seq"],
         type=EventType(row["type"]),
         run_id=row["run_id"],

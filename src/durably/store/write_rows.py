@@ -27,8 +27,8 @@ _COLUMNS = {
         "error",
         "started_at",
         "completed_at",
-        "start_place",
-        "end_place",
+        "events",
+        "place",
         "generation",
         "number",
     ),
@@ -38,7 +38,7 @@ _COLUMNS = {
     "slots": ("id", "generation", "number"),
     "forgotten": ("id", "generation", "number"),
 }
-"""The places of a step are those of its `step:start` and `step:complete`, which its row stands for. Null: no event."""
+"""A step's row stands for so many `events`: 2 its start and its end, 1 its end, 0 none. `place` is that of its end."""
 _CHECKPOINT = ("id", "generation", "number", "events", "name", "position", "output", "started_at", "completed_at")
 """`events` is 1 for a step whose start was stored before, else 2."""
 _COMPLETION = ("id", "generation", "number", "output")
@@ -206,10 +206,10 @@ class _Tables:
             if not is_told_by_steps:
                 self._add_events(run, write)
                 for step in write.steps:
-                    self._add_step(run, step, None, None)
+                    self._add_step(run, step, events=0)
             elif write.steps:
-                run.events = end = run.events + len(write.events)
-                self._add_step(run, write.steps[0], end - 1 if len(write.events) > 1 else None, end)
+                run.events += len(write.events)
+                self._add_step(run, write.steps[0], events=len(write.events))
             if write.ending is not None:
                 self._add_ending(run, write.ending, is_keyed=write.concurrency_key is not None)
         self.rows["runs"].append(run.row())
@@ -225,7 +225,7 @@ class _Tables:
                 line = (event.step, log.level, rows.plain_text(log.message), log.data_json)
                 self.rows["logs"].append((run_id, place, *line, at, *tail))
 
-    def _add_step(self, run: _Run, step: StepRecord, start: int | None, end: int | None) -> None:
+    def _add_step(self, run: _Run, step: StepRecord, *, events: int) -> None:
         if step.status is StepStatus.COMPLETED:
             run.completed += 1
             run.next_step = max(run.next_step or 0, step.position + 1)
@@ -239,8 +239,8 @@ class _Tables:
                 rows.error_text(step.error),
                 step.started_at,
                 step.completed_at,
-                start,
-                end,
+                events,
+                run.events if events else None,
                 run.lease.generation,
                 run.number,
             )

@@ -29,8 +29,9 @@ CASE
 END
 
 -- fragment: event_columns
--- An event with the payload that its row only refers to.
-e.id, {uuid_e_run_id} AS run_id, e.seq, e.type, e.job, {text_e_labels} AS labels, e.step, e.position, e.payload, e.created_at,
+-- An event with the payload that its row only refers to; with `started_at` it is the event before too, the step's start.
+e.id, {uuid_e_run_id} AS run_id, e.seq, e.type, e.job, {text_e_labels} AS labels, e.step, e.position, e.payload, e.started_at,
+e.created_at,
 r.output AS run_output,
 s.output AS step_output, s.started_at AS step_started_at, s.completed_at AS step_completed_at,
 l.level AS log_level, l.message AS log_message, l.data AS log_data
@@ -63,7 +64,7 @@ ORDER BY l.seq
 LIMIT {param_limit}
 
 -- name: run_events
--- A page of a run's events.
+-- The rows of a page of a run's events; the first one may say the event before the page too.
 SELECT {event_columns}
 FROM {events} e
 {event_payloads}
@@ -73,7 +74,7 @@ ORDER BY e.seq
 LIMIT {param_limit}
 
 -- name: last_event_id
--- The newest event's id, 0 when there is none.
+-- The newest row of events, 0 when there is none.
 SELECT coalesce(max(id), 0) AS id
 FROM {events}
 

@@ -572,9 +572,10 @@ WITH held AS (
 )
 -- end
 , event AS (
-    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
-    {plain_events}
-    ORDER BY seq
+    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, started_at, created_at)
+    SELECT id, seq, CASE WHEN name IS NULL THEN 'run:complete' ELSE 'step:complete' END, job, labels, name, position,
+           CASE WHEN events = 2 THEN started_at END, ended_at
+    FROM held
 )
 SELECT i.id::text AS id
 FROM
@@ -642,8 +643,8 @@ held AS (
     FROM unnest(
         :steps_run_id::text::uuid[], :steps_name::text[], :steps_position::text::integer[], :steps_status::text::text[],
         :steps_output::text[], :steps_error::text[], :steps_started_at::text::timestamptz[],
-        :steps_completed_at::text::timestamptz[], :steps_start_place::text::integer[], :steps_end_place::text::integer[]
-    ) AS i (run_id, name, position, status, output, error, started_at, completed_at, start_place, end_place)
+        :steps_completed_at::text::timestamptz[], :steps_events::text::integer[], :steps_place::text::integer[]
+    ) AS i (run_id, name, position, status, output, error, started_at, completed_at, events, place)
     JOIN held ON held.id = i.run_id
 )
 , step AS (
@@ -693,7 +694,7 @@ held AS (
 -- end
 -- if: steps or events or endings
 , event AS (
-    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, created_at)
+    INSERT INTO {events} (run_id, seq, type, job, labels, step, position, payload, started_at, created_at)
     {written_events}
     ORDER BY seq
 )
@@ -728,37 +729,22 @@ WHERE (SELECT count(*) FROM held) < cardinality(:runs_id::text::uuid[])
 ) AS i
 -- end
 
--- fragment: plain_events
--- if: checkpoints
-SELECT id AS run_id, seq - 1 AS seq, 'step:start' AS type, job, labels, name, position, NULL AS payload,
-       started_at AS created_at
-FROM held
-WHERE events = 2
-UNION ALL
--- end
-SELECT id, seq, CASE WHEN name IS NULL THEN 'run:complete' ELSE 'step:complete' END, job, labels, name, position, NULL,
-       ended_at
-FROM held
-
 -- fragment: written_events
 -- Those that the rows of steps stand for, all others, and those of endings.
 SELECT id AS run_id, seq, NULL AS type, job, labels, NULL AS step, NULL::integer AS position, NULL AS payload,
-       NULL::timestamptz AS created_at
+       NULL::timestamptz AS started_at, NULL::timestamptz AS created_at
 FROM held
 WHERE false
 -- if: steps
 UNION ALL
-SELECT run_id, seq + start_place, 'step:start', job, labels, name, position, NULL, started_at
+SELECT run_id, seq + place, 'step:complete', job, labels, name, position, NULL,
+       CASE WHEN events = 2 THEN started_at END, completed_at
 FROM written
-WHERE start_place IS NOT NULL
-UNION ALL
-SELECT run_id, seq + end_place, 'step:complete', job, labels, name, position, NULL, completed_at
-FROM written
-WHERE end_place IS NOT NULL
+WHERE events > 0
 -- end
 -- if: events
 UNION ALL
-SELECT held.id, held.seq + i.place, i.type, held.job, held.labels, i.step, i.position, i.payload, i.created_at
+SELECT held.id, held.seq + i.place, i.type, held.job, held.labels, i.step, i.position, i.payload, NULL, i.created_at
 FROM unnest(
     :events_run_id::text::uuid[], :events_place::text::integer[], :events_type::text::text[], :events_step::text[],
     :events_position::text::integer[], :events_payload::text[], :events_created_at::text::timestamptz[]
@@ -767,7 +753,7 @@ JOIN held ON held.id = i.run_id
 -- end
 -- if: endings
 UNION ALL
-SELECT id, seq + place, type, job, labels, NULL, NULL, payload, ended_at
+SELECT id, seq + place, type, job, labels, NULL, NULL, payload, NULL, ended_at
 FROM held
 WHERE type IS NOT NULL
 -- end
@@ -913,7 +899,7 @@ SELECT id::text AS id
 FROM gone
 
 -- name: purge_events
--- Delete the oldest events that are older than a time. Returns how many went.
+-- Delete the oldest rows of events that are older than a time. Returns those that went.
 WITH old AS MATERIALIZED (
     SELECT id, created_at
     FROM {events}
@@ -927,7 +913,7 @@ WHERE e.id = ANY (ARRAY (
 RETURNING e.id
 
 -- name: feed
--- A page of the feed over all runs, with the gaps that are looked at again.
+-- A page of the rows of the feed over all runs, with the gaps that are looked at again.
 SELECT {event_columns}
 FROM (
     SELECT g.* FROM {events} g WHERE g.id = ANY (:gaps_id::bigint[]) AND g.id <= :after::bigint

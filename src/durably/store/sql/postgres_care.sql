@@ -8,9 +8,9 @@ WHERE r.status = ANY (:statuses::text[])
   AND r.completed_at < {now} - :older_than_us::bigint * interval '1 microsecond'
 
 -- name: recent_events
--- A page of the feed over all runs, read backwards.
+-- A page of the rows of the feed over all runs, read backwards.
 SELECT {event_columns}
-FROM (SELECT * FROM {events} x WHERE x.id < :before::bigint ORDER BY x.id DESC LIMIT :limit::integer) e
+FROM (SELECT * FROM {events} x WHERE x.id <= :last::bigint ORDER BY x.id DESC LIMIT :limit::integer) e
 {event_payloads}
 ORDER BY e.id DESC
 

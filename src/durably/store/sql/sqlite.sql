@@ -437,12 +437,8 @@ ON CONFLICT (run_id, name) DO UPDATE
 SET position = excluded.position, status = excluded.status, output = excluded.output, error = NULL,
     generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
 WHERE {steps}.status <> 'completed';
-INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
-SELECT r.id, r.seq - 1, 'step:start', {of_run}, :name, :position, :started_at
-FROM {runs} r
-WHERE r.id = :id AND :events > 1;
-INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
-SELECT r.id, r.seq, 'step:complete', {of_run}, :name, :position, :completed_at
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, started_at, created_at)
+SELECT r.id, r.seq, 'step:complete', {of_run}, :name, :position, CASE WHEN :events = 2 THEN :started_at END, :completed_at
 FROM {runs} r
 WHERE r.id = :id;
 -- each: completions
@@ -463,14 +459,11 @@ ON CONFLICT (run_id, name) DO UPDATE
 SET position = excluded.position, status = excluded.status, output = excluded.output, error = excluded.error,
     generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
 WHERE {steps}.status <> 'completed';
-INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
-SELECT r.id, r.seq + :start_place, 'step:start', {of_run}, :name, :position, :started_at
+INSERT INTO {events} (run_id, seq, type, job, labels, step, position, started_at, created_at)
+SELECT r.id, r.seq + :place, 'step:complete', {of_run}, :name, :position, CASE WHEN :events = 2 THEN :started_at END,
+       :completed_at
 FROM {runs} r
-WHERE r.id = :run_id AND :start_place IS NOT NULL;
-INSERT INTO {events} (run_id, seq, type, job, labels, step, position, created_at)
-SELECT r.id, r.seq + :end_place, 'step:complete', {of_run}, :name, :position, :completed_at
-FROM {runs} r
-WHERE r.id = :run_id AND :end_place IS NOT NULL;
+WHERE r.id = :run_id AND :events > 0;
 -- each: other_logs
 INSERT INTO {logs} (run_id, seq, step, level, message, data, created_at)
 SELECT id, seq + :place, :step, :level, :message, :data, :created_at
@@ -621,7 +614,7 @@ WHERE id IN ({purgeable})
 RETURNING id
 
 -- name: purge_events
--- Delete the oldest events that are older than a time. Returns how many went.
+-- Delete the oldest rows of events that are older than a time. Returns those that went.
 DELETE FROM {events}
 WHERE id IN (
     SELECT old.id
@@ -631,7 +624,7 @@ WHERE id IN (
 RETURNING id
 
 -- name: feed
--- A page of the feed over all runs; one writer at a time leaves no gaps.
+-- A page of the rows of the feed over all runs; one writer at a time leaves no gaps.
 SELECT {event_columns}
 FROM {events} e
 {event_payloads}

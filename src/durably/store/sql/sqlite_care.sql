@@ -7,11 +7,11 @@ FROM json_each(:statuses) s
 CROSS JOIN {runs} r INDEXED BY {runs}_ended ON r.status = s.value AND r.completed_at < :now - :older_than_us
 
 -- name: recent_events
--- A page of the feed over all runs, read backwards.
+-- A page of the rows of the feed over all runs, read backwards.
 SELECT {event_columns}
 FROM {events} e
 {event_payloads}
-WHERE e.id < :before
+WHERE e.id <= :last
 ORDER BY e.id DESC
 LIMIT :limit
 

@@ -112,6 +112,8 @@ CREATE TABLE {events} (
     step text,
     position integer,
     payload text,
+    -- When the step of a `step:complete` started whose row says its `step:start` too: the event with the number before.
+    started_at timestamptz,
     created_at timestamptz NOT NULL,
     UNIQUE (run_id, seq)
 ) WITH (

@@ -94,6 +94,8 @@ CREATE TABLE {events} (
     step TEXT,
     position INTEGER,
     payload TEXT,
+    -- When the step of a `step:complete` started whose row says its `step:start` too: the event with the number before.
+    started_at INTEGER,
     created_at INTEGER NOT NULL,
     UNIQUE (run_id, seq)
 );
