@@ -92,6 +92,8 @@ class Operation(Generic[T_co]):
     readonly: bool = False
     is_repeatable: bool = True
     """False: when its commit is in doubt, the caller has to find out before it does it again."""
+    otherwise: Callable[[], Operation[T_co]] | None = None
+    """What is done instead when a statement of this one fails, for it took for granted what is true nearly always."""
 
     def plan(self) -> tuple[Statement, ...]:
         """All statements in order, locks first. `results` undoes what it adds."""
@@ -102,6 +104,10 @@ class Operation(Generic[T_co]):
         first = len(self._locks())
         last = first + len(self.statements)
         return self.decode([*rows[first:last], *rows[last + len(self._admission()) :]])
+
+    def warily(self) -> Operation[T_co]:
+        """The same, taking nothing for granted."""
+        return self if self.otherwise is None else self.otherwise()
 
     def _locks(self) -> tuple[Statement, ...]:
         keys = (Statement("lock_keys", {"keys": self.keys}),) if self.keys else ()
@@ -149,6 +155,9 @@ def combine(operations: Sequence[Operation[object]]) -> Operation[list[object]]:
         reads=tuple(statement for op in operations for statement in op.reads),
         wakes=wakes,
         readonly=all(op.readonly for op in operations),
+        otherwise=(lambda: combine([op.warily() for op in operations]))
+        if any(op.otherwise for op in operations)
+        else None,
     )
 
 

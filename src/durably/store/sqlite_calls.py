@@ -24,7 +24,7 @@ from durably.store.catalogue import Catalogue, Sql
 from durably.store.operation import Batch, Param, Rows
 from durably.store.url import DatabaseUrl
 
-_FITTING = frozenset({"write_runs", "claim", "insert_runs", "lock_keys", "lock_runs", "admit"})
+_FITTING = frozenset({"write_runs", "claim", "insert_new_runs", "insert_runs", "lock_keys", "lock_runs", "admit"})
 """Blocks that a trigger can hold: no rows but through `durably_rows`, no aliases in updates, no WITH."""
 _COLUMNS = 20
 """Of the view: the part's number, and its parameters."""
