@@ -121,7 +121,7 @@ class Triggers(Core):
 
     def _news(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[NewRun]:
         several = list(items)
-        ids = [self._environment.new_id() for _ in several]
+        ids = self._environment.new_ids(len(several))
         return build_runs(self._target(job), several, ids=ids, max_bytes=self._settings.max_value_bytes)
 
     def _talk_of_trigger_many(self, job: Target[Any, Any] | str, items: Iterable[object]) -> Talk[list[Run[Any]]]:

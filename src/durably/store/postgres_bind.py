@@ -1,9 +1,9 @@
-"""From a statement's parameters to a text and the arguments that asyncpg sends with it. A batch is an array a column.
+r"""From a statement's parameters to a text and the arguments that asyncpg sends with it. A batch is an array a column.
 
 asyncpg takes half a microsecond for each element of an array, more than the server needs to store it. So arrays go as
 their text, `{1,2}`, where the SQL says `:x::text::integer[]`, and as NULL where a batch's column has only nulls: beside
-others, `unnest` fills it up. Where the SQL says `string_to_array(:x::text, E'\\x1f')`, words go as one text with that
-character between them, which no JSON and no name has. Where it says `:x::integer`, a batch of one row, its cell is sent.
+others, `unnest` fills it up. Where the SQL says `string_to_array(:x::text, E'\x1f')`, names or JSON go as one text with
+that character between them, which neither has. Where it says `:x::integer`, a batch of one row, its cell is sent.
 """
 
 from __future__ import annotations
