@@ -114,7 +114,7 @@ class SystemEnvironment:
         return uuid7_text(self._next_id())
 
     def new_ids(self, count: int) -> list[str]:
-        """See `Environment`. All of one millisecond: they count up from the first, and differ in its last twelve digits."""
+        """See `Environment`. They are of one millisecond and count up: only their last twelve digits differ."""
         if not count:
             return []
         first = self._next_id()

@@ -202,22 +202,19 @@ def refuse_connection(options: Mapping[str, object]) -> None:
         raise UsageError("trigger_and_wait takes no connection: trigger, commit, then wait for the result")
 
 
-def _triggered(
-    job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, index: int | None = None, is_committed: bool = True
-) -> Run[Any]:
-    check_conflict(new, enqueued, index=index)
+def _triggered(job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, is_committed: bool = True) -> Run[Any]:
     types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
+    check_conflict(new, enqueued)
     return to_run(enqueued.run, types, enqueued.disposition, is_committed=is_committed)
 
 
 def _all_triggered(
     job: Target[Any, Any] | str, news: Sequence[NewRun], stored: Sequence[Enqueued], *, is_committed: bool = True
 ) -> list[Run[Any]]:
-    pairs = zip(news, stored, strict=True)
-    return [
-        _triggered(job, new, enqueued, index=index, is_committed=is_committed)
-        for index, (new, enqueued) in enumerate(pairs)
-    ]
+    for index, (new, enqueued) in enumerate(zip(news, stored, strict=True)):
+        check_conflict(new, enqueued, index=index)
+    types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
+    return [to_run(one.run, types, one.disposition, is_committed=is_committed) for one in stored]
 
 
 def _types_again(run: Run[Any] | str, job: Target[Any, Any] | None, source: StoredRun) -> RunTypes[Any]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from durably.errors import ValidationError
-from durably.jobs import Target, TriggerOptions, build_run
+from durably.jobs import JobRef, Target, TriggerOptions, build_parsed
 from durably.model import Enqueued, IfPending, Labels, NewRun
 from durably.store import runs as store_runs
 from durably.store.database import Database
@@ -49,11 +49,16 @@ def build_runs(
     target: Target[Any, Any] | str, items: Sequence[object], *, ids: Sequence[str], max_bytes: int
 ) -> list[NewRun]:
     """Return the runs that these items ask for: `TriggerItem`s, or bare inputs. Raises ValidationError."""
+    target = target if isinstance(target, Target) else JobRef(target)
+    codec = target.input_codec
+    inputs = [item.input if _is_item(item) else item for item in items]
+    parsed = codec.parse_many(inputs, max_bytes=max_bytes)
     built: list[NewRun] = []
-    for index, (item, run_id) in enumerate(zip(items, ids, strict=True)):
-        given, options = (item.input, item.options()) if _is_item(item) else (item, None)
+    for index, (item, given, run_id) in enumerate(zip(items, inputs, ids, strict=True)):
+        options = item.options() if _is_item(item) else None
         try:
-            built.append(build_run(target, given, id=run_id, max_bytes=max_bytes, options=options))
+            one = parsed[index] if parsed else codec.parse(given, field="input", max_bytes=max_bytes)
+            built.append(build_parsed(target, one, id=run_id, options=options))
         except ValidationError as error:
             raise ValidationError(f"items[{index}].{error.field}", error.reason) from error
     return built

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 
 from durably.model import Disposition, Enqueued, Hold, NewRun, RunFilter, RunStatus, StoredRun
 from durably.store import rows
@@ -28,6 +30,13 @@ _ITEM = (
     "run_at",
 )
 _PLAIN = ("id", "job", "input")
+
+
+_FIELDS = [one.name for one in fields(StoredRun)]
+_LABELS = _FIELDS.index("labels")
+_values = attrgetter(*_FIELDS)
+_stored: Callable[..., StoredRun] = StoredRun
+_enqueued: Callable[..., Enqueued] = Enqueued
 
 
 class _Items(Mapping[str, Param]):
@@ -83,7 +92,7 @@ def _enqueue_new(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
     def decode(results: Sequence[Rows]) -> list[Enqueued]:
         row: rows.AnyRow = results[0][0]
         at = rows.time(row["created_at"])
-        return [_created(item, None, at) for item in items]
+        return _all_new(items, at)
 
     return Operation(
         statements=(Statement("insert_new_runs", {"new_items": batch}),),
@@ -174,6 +183,19 @@ def _all_created(items: Sequence[NewRun], stored: Rows) -> list[Enqueued]:
     by_id: dict[object, rows.AnyRow] = {row["id"]: row for row in stored}
     at = rows.time(by_id[None]["created_at"]) if None in by_id else None
     return [_created(item, by_id.get(item.id), at) for item in items]
+
+
+def _all_new(items: Sequence[NewRun], at: datetime) -> list[Enqueued]:
+    """Runs that say nothing but job and input. They are made by position, like the first one but for what differs."""
+    if not items:
+        return []
+    values = list(_values(_created(items[0], None, at).run))
+    found: list[Enqueued] = []
+    for item in items:
+        values[:3] = item.id, item.job, item.input_json
+        values[_LABELS] = item.labels
+        found.append(_enqueued(_stored(*values), Disposition.CREATED))
+    return found
 
 
 def _created(item: NewRun, row: rows.AnyRow | None, at: datetime | None) -> Enqueued:
