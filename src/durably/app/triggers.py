@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
 from durably.app.core import Core
@@ -12,10 +13,11 @@ from durably.model import Disposition, Enqueued, EventType, NewRun, Run, RunType
 from durably.runtime.again import build_again, store_again
 from durably.runtime.bulk import TriggerItem, build_runs, store_all
 from durably.runtime.inside import store_again_inside, store_inside
-from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, types_in, types_of
+from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, to_runs, types_in, types_of
 from durably.runtime.trigger import TriggerKeywords, check_conflict
 from durably.store import runs as store_runs
 from durably.store.guest import Talk
+from durably.store.runs import NewlyStored
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -115,8 +117,9 @@ class Triggers(Core):
             return await self._guest.run_async(connection, self._talk_of_trigger_many(job, items))
         news = self._news(job, items)
         stored = await store_all(await self._database(), news)
-        for enqueued in stored:
-            self._announce_trigger(enqueued)
+        if any(map(self._listeners.wants, _EVENTS.values())):
+            for enqueued in chain.from_iterable(stored):
+                self._announce_trigger(enqueued)
         return _all_triggered(job, news, stored)
 
     def _news(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[NewRun]:
@@ -127,7 +130,7 @@ class Triggers(Core):
     def _talk_of_trigger_many(self, job: Target[Any, Any] | str, items: Iterable[object]) -> Talk[list[Run[Any]]]:
         news = self._news(job, items)
         stored = yield from store_inside(news, is_many=True)
-        return _all_triggered(job, news, stored, is_committed=False)
+        return _all_triggered(job, news, [stored], is_committed=False)
 
     @overload
     async def retrigger(
@@ -209,12 +212,18 @@ def _triggered(job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, 
 
 
 def _all_triggered(
-    job: Target[Any, Any] | str, news: Sequence[NewRun], stored: Sequence[Enqueued], *, is_committed: bool = True
+    job: Target[Any, Any] | str,
+    news: Sequence[NewRun],
+    stored: Sequence[Sequence[Enqueued]],
+    *,
+    is_committed: bool = True,
 ) -> list[Run[Any]]:
-    for index, (new, enqueued) in enumerate(zip(news, stored, strict=True)):
-        check_conflict(new, enqueued, index=index)
+    """`stored` is what became of `news`, in chunks."""
+    if not all(isinstance(chunk, NewlyStored) for chunk in stored):
+        for index, (new, enqueued) in enumerate(zip(news, chain.from_iterable(stored), strict=True)):
+            check_conflict(new, enqueued, index=index)
     types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
-    return [to_run(one.run, types, one.disposition, is_committed=is_committed) for one in stored]
+    return [run for chunk in stored for run in to_runs(chunk, types, is_committed=is_committed)]
 
 
 def _types_again(run: Run[Any] | str, job: Target[Any, Any] | None, source: StoredRun) -> RunTypes[Any]:

@@ -104,17 +104,17 @@ class Codec(Generic[T]):
             reason = f"{flaw.reason}; {flaw.advice}" if flaw.advice else flaw.reason
             raise ValidationError(place, reason) from flaw.__cause__
 
-    def parse_many(self, values: list[object], *, max_bytes: int | None = None) -> list[tuple[str, T]] | None:
-        """What `parse` returns for each, in a few calls. None where one of them is not plain JSON that fits.
+    def parse_many(self, values: list[object], *, max_bytes: int | None = None) -> tuple[list[str], list[T]] | None:
+        """The texts and the values that `parse` returns for these, in a few calls. None: ask it for each by itself.
 
-        Then ask `parse` for one after the other: it takes what is no JSON, and says what is wrong with which.
+        So it is where one of them is not plain JSON that fits: `parse` takes what is no JSON, and says what is wrong.
         """
         try:
             texts: list[str] = _plain_texts().dump_python(values, round_trip=True)
             plain = pydantic_core.from_json(f"[{','.join(texts)}]", allow_inf_nan=False)
             if not is_plain(values, plain) or _is_suspect(texts, max_bytes):
                 return None
-            return list(zip(texts, plain, strict=True)) if self._adapter is None else self._typed_many(texts, max_bytes)
+            return (texts, plain) if self._adapter is None else self._typed_many(texts, max_bytes)
         except Exception:  # noqa: BLE001  # whatever a type's own code raises, `parse` will meet it again
             return None
 
@@ -136,7 +136,7 @@ class Codec(Generic[T]):
             raise Unfit(None, "it defines no equality (__eq__) and encodes differently after decoding")
         return text, decoded
 
-    def _typed_many(self, texts: list[str], max_bytes: int | None) -> list[tuple[str, T]] | None:
+    def _typed_many(self, texts: list[str], max_bytes: int | None) -> tuple[list[str], list[T]] | None:
         """Like `_checked` after `_accepted`, for many."""
         if self._many is None:
             self._many = _texts_adapter(self.type)
@@ -147,7 +147,7 @@ class Codec(Generic[T]):
         )
         if _is_suspect(dumped, max_bytes) or not is_same(accepted, load(dumped)):
             return None
-        return list(zip(dumped, accepted, strict=True))
+        return dumped, accepted
 
     def _accepted(self, value: object) -> object:
         """Validate without coercion: plain JSON as JSON, everything else as the Python objects that it is."""

@@ -57,8 +57,12 @@ def build_runs(
     for index, (item, given, run_id) in enumerate(zip(items, inputs, ids, strict=True)):
         options = item.options() if _is_item(item) else None
         try:
-            one = parsed[index] if parsed else codec.parse(given, field="input", max_bytes=max_bytes)
-            built.append(build_parsed(target, one, id=run_id, options=options))
+            text, value = (
+                (parsed[0][index], parsed[1][index])
+                if parsed
+                else codec.parse(given, field="input", max_bytes=max_bytes)
+            )
+            built.append(build_parsed(target, text, value, id=run_id, options=options))
         except ValidationError as error:
             raise ValidationError(f"items[{index}].{error.field}", error.reason) from error
     return built
@@ -68,9 +72,7 @@ def _is_item(item: object) -> TypeGuard[TriggerItem[object]]:
     return isinstance(item, TriggerItem)
 
 
-async def store_all(database: Database, built: Sequence[NewRun]) -> list[Enqueued]:
-    """Store runs together; each either is stored or met a conflict. Raises the first error after all have ended."""
-    stored: list[Enqueued] = []
-    for start in range(0, len(built), CHUNK):
-        stored += await database.submit_all(store_runs.enqueue, built[start : start + CHUNK])
-    return stored
+async def store_all(database: Database, built: Sequence[NewRun]) -> list[Sequence[Enqueued]]:
+    """Store runs, a chunk together; each either is stored or met a conflict. Raises the first error."""
+    chunks = [built[start : start + CHUNK] for start in range(0, len(built), CHUNK)]
+    return [await database.submit_all(store_runs.enqueue, chunk) for chunk in chunks]

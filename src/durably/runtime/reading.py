@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeGuard, TypeVar
@@ -11,8 +11,9 @@ from typing import Any, Final, Generic, TypeGuard, TypeVar
 from durably.codec import PLAIN_JSON, Codec, codec_for
 from durably.errors import RunNotFound, ValidationError
 from durably.jobs import Target
-from durably.model import Disposition, Run, RunStatus, RunTypes, StoredRun
+from durably.model import Disposition, Enqueued, Run, RunStatus, RunTypes, StoredRun
 from durably.rules.naming import check_job_name
+from durably.store.runs import NewlyStored
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -77,6 +78,13 @@ def to_run(
 ) -> Run[OutputT]:
     """Return the row as a run whose values are decoded by `types`."""
     return _make(*_values(stored), types, disposition, is_committed)
+
+
+def to_runs(stored: Sequence[Enqueued], types: RunTypes[OutputT], *, is_committed: bool = True) -> list[Run[OutputT]]:
+    """Return what triggers came to as runs whose values are decoded by `types`."""
+    if isinstance(stored, NewlyStored):
+        return [_make(*values, types, Disposition.CREATED, is_committed) for values in stored.rows()]
+    return [to_run(one.run, types, one.disposition, is_committed=is_committed) for one in stored]
 
 
 def find_run_id(run: object, *, field: str = "run") -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
+from typing import overload
 
 from durably.model import Disposition, Enqueued, Hold, NewRun, RunFilter, RunStatus, StoredRun
 from durably.store import rows
@@ -37,6 +38,37 @@ _LABELS = _FIELDS.index("labels")
 _values = attrgetter(*_FIELDS)
 _stored: Callable[..., StoredRun] = StoredRun
 _enqueued: Callable[..., Enqueued] = Enqueued
+
+
+class NewlyStored(Sequence[Enqueued]):
+    """What became of runs that say nothing but job and input, stored at one time. Each is made when it is asked for."""
+
+    def __init__(self, items: Sequence[NewRun], at: datetime) -> None:
+        self._items = items
+        self._at = at
+
+    def rows(self) -> Iterator[Sequence[object]]:
+        """The values of each `StoredRun`, in the order of its fields; one list, which is used again for the next."""
+        if self._items:
+            values = list(_values(_created(self._items[0], None, self._at).run))
+            for item in self._items:
+                values[:3] = item.id, item.job, item.input_json
+                values[_LABELS] = item.labels
+                yield values
+
+    def __iter__(self) -> Iterator[Enqueued]:
+        for values in self.rows():
+            yield _enqueued(_stored(*values), Disposition.CREATED)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Enqueued: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Enqueued]: ...
+    def __getitem__(self, index: int | slice) -> Enqueued | Sequence[Enqueued]:
+        return list(self)[index]
 
 
 class _Items(Mapping[str, Param]):
@@ -76,7 +108,7 @@ class _Items(Mapping[str, Param]):
         return 4
 
 
-def _enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
+def _enqueue(items: Sequence[NewRun]) -> Operation[Sequence[Enqueued]]:
     """Store new runs. Safe to repeat.
 
     Ids are made just before, so nothing has them yet, unless this is a repetition: then the database refuses, since ids
@@ -85,14 +117,14 @@ def _enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
     return _enqueue_new(items) if all(map(_says_nothing, items)) else _enqueue_wary(items)
 
 
-def _enqueue_new(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
+def _enqueue_new(items: Sequence[NewRun]) -> Operation[Sequence[Enqueued]]:
     """Store runs that say nothing but job and input, and are not there. Fails as a whole when one is."""
     batch = Batch(_PLAIN, tuple((item.id, item.job, item.input_json) for item in items))
 
-    def decode(results: Sequence[Rows]) -> list[Enqueued]:
+    def decode(results: Sequence[Rows]) -> Sequence[Enqueued]:
         row: rows.AnyRow = results[0][0]
         at = rows.time(row["created_at"])
-        return _all_new(items, at)
+        return NewlyStored(items, at)
 
     return Operation(
         statements=(Statement("insert_new_runs", {"new_items": batch}),),
@@ -183,19 +215,6 @@ def _all_created(items: Sequence[NewRun], stored: Rows) -> list[Enqueued]:
     by_id: dict[object, rows.AnyRow] = {row["id"]: row for row in stored}
     at = rows.time(by_id[None]["created_at"]) if None in by_id else None
     return [_created(item, by_id.get(item.id), at) for item in items]
-
-
-def _all_new(items: Sequence[NewRun], at: datetime) -> list[Enqueued]:
-    """Runs that say nothing but job and input. They are made by position, like the first one but for what differs."""
-    if not items:
-        return []
-    values = list(_values(_created(items[0], None, at).run))
-    found: list[Enqueued] = []
-    for item in items:
-        values[:3] = item.id, item.job, item.input_json
-        values[_LABELS] = item.labels
-        found.append(_enqueued(_stored(*values), Disposition.CREATED))
-    return found
 
 
 def _created(item: NewRun, row: rows.AnyRow | None, at: datetime | None) -> Enqueued:
