@@ -292,3 +292,18 @@ async def test_new_runs_among_which_some_are_there_are_stored_and_these_left_alo
     assert [await store.event_types(item.run) for item in (enqueued[0], enqueued[3])] == [["run:trigger"]] * 2
     assert await store.value("SELECT count(*) FROM {runs}") == 6
     assert await store.is_sound()
+
+
+async def test_new_runs_that_are_there_do_not_disturb_the_writes_beside_them(store: Store) -> None:
+    there = [store.new() for _ in range(3)]
+    await store.enqueue_batch(*there)
+    over = await store.in_status(RunStatus.COMPLETED)
+    change = Change(run_id=over.id, concurrency_key=None, token=store.environment.new_id())
+    many = store.database.submit_all(runs.enqueue, [*there, store.new()])
+    ones = [store.database.submit(runs.enqueue, new) for new in (there[0], store.new(), store.new(labels={"a": "b"}))]
+    one_by_one = asyncio.gather(*ones)
+    stored, changed = await asyncio.gather(many, store.database.submit(actions.delete, change))
+    assert {item.disposition for item in (*stored, *await one_by_one)} == {Disposition.CREATED}
+    assert changed.done
+    assert await store.value("SELECT count(*) FROM {runs}") == 6
+    assert await store.is_sound()

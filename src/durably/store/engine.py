@@ -72,6 +72,6 @@ async def run(engine: Engine, operation: Operation[T], channel: Channel) -> T:
     except Exception:
         if operation.otherwise is None:
             raise
-        operation = operation.warily()
+        operation = operation.otherwise()
         rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
     return operation.result(rows)

@@ -93,7 +93,10 @@ class Operation(Generic[T_co]):
     is_repeatable: bool = True
     """False: when its commit is in doubt, the caller has to find out before it does it again."""
     otherwise: Callable[[], Operation[T_co]] | None = None
-    """What is done instead when a statement of this one fails, for it took for granted what is true nearly always."""
+    """What is done instead when this fails by itself, since it took for granted what is true nearly always.
+
+    Combined with others it just fails; a lane then tries each alone.
+    """
 
     def plan(self) -> tuple[Statement, ...]:
         """All statements in order, locks first. `results` undoes what it adds."""
@@ -104,10 +107,6 @@ class Operation(Generic[T_co]):
         first = len(self._locks())
         last = first + len(self.statements)
         return self.decode([*rows[first:last], *rows[last + len(self._admission()) :]])
-
-    def warily(self) -> Operation[T_co]:
-        """The same, taking nothing for granted."""
-        return self if self.otherwise is None else self.otherwise()
 
     def _locks(self) -> tuple[Statement, ...]:
         keys = (Statement("lock_keys", {"keys": self.keys}),) if self.keys else ()
@@ -155,9 +154,6 @@ def combine(operations: Sequence[Operation[object]]) -> Operation[list[object]]:
         reads=tuple(statement for op in operations for statement in op.reads),
         wakes=wakes,
         readonly=all(op.readonly for op in operations),
-        otherwise=(lambda: combine([op.warily() for op in operations]))
-        if any(op.otherwise for op in operations)
-        else None,
     )
 
 
