@@ -291,6 +291,9 @@ async def test_new_runs_among_which_some_are_there_are_stored_and_these_left_alo
     assert not await store.exists(cancelled)
     assert [await store.event_types(item.run) for item in (enqueued[0], enqueued[3])] == [["run:trigger"]] * 2
     assert await store.value("SELECT count(*) FROM {runs}") == 6
+    later = await store.enqueue_batch(store.new(), store.new())
+    assert [await store.get(item.run) for item in later] == [item.run for item in later]
+    assert await store.value("SELECT count(*) FROM {runs}") == 8, "nothing of what was refused is stored later"
     assert await store.is_sound()
 
 

@@ -114,6 +114,7 @@ class Calls:
                 if not self._known:
                     columns = ", ".join(f"NULL AS c{place}" for place in range(_COLUMNS))
                     self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
+                    self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_collected (id, job, input)")
                 self.raw.execute(part.trigger)
                 self._known.add(part.number)
 
