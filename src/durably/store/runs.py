@@ -112,7 +112,7 @@ def _enqueue(items: Sequence[NewRun]) -> Operation[Sequence[Enqueued]]:
     """Store new runs. Safe to repeat.
 
     Ids are made just before, so nothing has them yet, unless this is a repetition: then the database refuses, since ids
-    are unique in runs and, for runs that were deleted, in events. Looking first would cost it a quarter more.
+    are unique in runs and, for runs that were deleted, in events. Looking first would cost it a third more.
     """
     return _enqueue_new(items) if all(map(_says_nothing, items)) else _enqueue_wary(items)
 
