@@ -152,6 +152,12 @@ def test_one_that_may_be_too_long_is_looked_at_by_itself(tp: object) -> None:
     assert codec_for(Row).parse_many([{"price": "1"}], max_bytes=60) is None, "with its defaults it is longer"
 
 
+def test_long_values_are_parsed_one_by_one() -> None:
+    codec = codec_for(str)
+    assert codec.parse_many(["x" * 100_000] * 30) is not None
+    assert codec.parse_many(["x" * 100_000] * 50) is None
+
+
 def test_whatever_the_code_of_a_type_raises_is_met_again() -> None:
     def fail(_value: object) -> object:
         raise KeyError("mine")

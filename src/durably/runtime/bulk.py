@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import repeat
 from typing import Any, Generic, TypeGuard, TypeVar
 
+from durably.codec import Codec
 from durably.errors import ValidationError
 from durably.jobs import JobRef, Target, TriggerOptions, build_parsed
 from durably.model import Enqueued, IfPending, Labels, NewRun
@@ -52,20 +54,26 @@ def build_runs(
     target = target if isinstance(target, Target) else JobRef(target)
     codec = target.input_codec
     inputs = [item.input if _is_item(item) else item for item in items]
-    parsed = codec.parse_many(inputs, max_bytes=max_bytes)
+    parsed = _parsed_together(codec, inputs, max_bytes)
     built: list[NewRun] = []
-    for index, (item, given, run_id) in enumerate(zip(items, inputs, ids, strict=True)):
+    for index, (item, given, run_id, pair) in enumerate(zip(items, inputs, ids, parsed, strict=True)):
         options = item.options() if _is_item(item) else None
         try:
-            text, value = (
-                (parsed[0][index], parsed[1][index])
-                if parsed
-                else codec.parse(given, field="input", max_bytes=max_bytes)
-            )
+            text, value = pair or codec.parse(given, field="input", max_bytes=max_bytes)
             built.append(build_parsed(target, text, value, id=run_id, options=options))
         except ValidationError as error:
             raise ValidationError(f"items[{index}].{error.field}", error.reason) from error
     return built
+
+
+def _parsed_together(
+    codec: Codec[Any], inputs: Sequence[object], max_bytes: int
+) -> Iterator[tuple[str, object] | None]:
+    """The text and the value of each input; None for those of a chunk that cannot be parsed together."""
+    for start in range(0, len(inputs), CHUNK):
+        chunk = list(inputs[start : start + CHUNK])
+        many = codec.parse_many(chunk, max_bytes=max_bytes)
+        yield from zip(*many, strict=True) if many else repeat(None, len(chunk))
 
 
 def _is_item(item: object) -> TypeGuard[TriggerItem[object]]:
