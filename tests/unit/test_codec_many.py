@@ -178,9 +178,7 @@ def test_a_type_that_reads_the_same_text_as_something_else_is_left_to_parse() ->
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.tuples(inner)
-        | st.dictionaries(st.text() | st.integers() | st.none(), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.text() | st.integers(), inner, max_size=3)
     ),
     max_leaves=8,
 )
