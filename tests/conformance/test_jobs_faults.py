@@ -150,13 +150,20 @@ async def test_a_checkpoint_in_doubt_is_stored_once_and_its_step_not_executed_ag
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("options", [{}, {"idempotency_key": "k"}, {"concurrency_key": "k", "if_pending": "reject"}])
+@pytest.mark.parametrize(
+    ("statement", "options"),
+    [
+        ("insert_new_runs", {}),
+        ("insert_runs", {"idempotency_key": "k"}),
+        ("insert_runs", {"concurrency_key": "k", "if_pending": "reject"}),
+    ],
+)
 async def test_a_trigger_in_doubt_makes_one_run(
-    faulty: App, faults: Faults, moment: str, options: dict[str, Any]
+    faulty: App, faults: Faults, moment: str, statement: str, options: dict[str, Any]
 ) -> None:
     """G1, G2, G12: it is found again by its id; it does not conflict with itself."""
     await faulty.durably.get_runs()
-    faults.lose("insert_runs", moment)
+    faults.lose(statement, moment)
     run = await faulty.durably.trigger(three, **options)
 
     assert (faults.lost, run.disposition) == (1, Disposition.CREATED)
@@ -167,12 +174,30 @@ async def test_a_trigger_in_doubt_makes_one_run(
 async def test_many_triggers_in_doubt_make_one_run_each(faulty: App, faults: Faults) -> None:
     """G1, G12, for `trigger_many`, and for many at once."""
     await faulty.durably.get_runs()
-    faults.lose("insert_runs", "after", times=2)
+    faults.lose("insert_new_runs", "after", times=2)
     runs = await faulty.durably.trigger_many(three, [None] * 50)
     runs += await asyncio.gather(*(faulty.durably.trigger(three) for _ in range(50)))
 
     assert faults.lost == 2
     assert len({run.id for run in runs}) == len(await faulty.durably.get_runs(limit=1000)) == 100
+
+
+async def test_triggers_that_are_in_doubt_again_and_again_make_one_run_each(faulty: App, faults: Faults) -> None:
+    """G1, G12: the second attempt, which finds the runs there, is lost as well."""
+    await faulty.durably.get_runs()
+    lost: list[str] = []
+
+    def is_lost(_number: int, statements: Sequence[Statement]) -> bool:
+        lost.append(statements[0].name)
+        return lost.count(lost[-1]) <= 2 and lost[-1].startswith("insert_")
+
+    faults.engine.after = is_lost
+    runs = await faulty.durably.trigger_many(three, [None] * 50)
+    faults.heal()
+
+    assert lost[:4] == ["insert_new_runs", "insert_runs", "insert_runs", "insert_runs"]
+    assert {run.disposition for run in runs} == {Disposition.CREATED}
+    assert len({run.id for run in runs}) == len(await faulty.durably.get_runs(limit=1000)) == 50
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

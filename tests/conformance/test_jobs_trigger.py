@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from durably import (
     RunStatus,
     Step,
     TriggerItem,
+    ValidationError,
     job,
 )
 from tests.support.app import SECONDS, App, MakeApp, within
@@ -260,6 +261,33 @@ async def test_many_are_stored_in_order_and_each_can_have_options(app: App) -> N
     assert (runs[1].labels, runs[1].priority, runs[1].idempotency_key) == ({"a": "b"}, 5, "k")
     assert await app.process(order) == 3
     assert [await app.durably.result(run) for run in runs] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["order", order])
+async def test_many_are_told_as_they_are_stored_and_to_listeners(app: App, name: Any) -> None:
+    """More than are stored at once; of a job whose code is here, or elsewhere."""
+    heard: list[str] = []
+    app.durably.on("run:trigger", lambda event: heard.append(event.run_id))
+    runs = await app.durably.trigger_many(name, [{"number": number, "note": ""} for number in range(1500)])
+
+    assert [run.input_json for run in runs] == [f'{{"number":{number},"note":""}}' for number in range(1500)]
+    assert {run.disposition for run in runs} == {Disposition.CREATED}
+    stored = await app.durably.get_runs(limit=1000)
+    stored += await app.durably.get_runs(limit=1000, before=stored[-1])
+    assert [replace(run, disposition=None) for run in runs] == stored[::-1]
+    assert len({id(run.labels) for run in runs}) == 1500, "each has labels of its own"
+    await eventually(lambda: len(heard) == 1500)
+    assert heard == [run.id for run in runs]
+
+
+async def test_one_bad_input_of_thousands_is_named_and_nothing_stored(app: App) -> None:
+    """Inputs are looked at together; which one is bad is found out for the error."""
+    inputs: list[Any] = [{"number": number} for number in range(2000)]
+    inputs[1517] = {"number": "517"}
+    with pytest.raises(ValidationError) as caught:
+        await app.durably.trigger_many(order, inputs)
+    assert caught.value.field == "items[1517].input.number"
+    assert await app.durably.get_runs() == []
 
 
 @dataclass(frozen=True)

@@ -272,3 +272,41 @@ async def test_a_retrigger_and_a_purge_of_its_source_in_one_commit_do_both(store
         store.database.run(purge), store.database.run(runs.retrigger(new, source_id=run.id, from_step="step"))
     )
     assert (purged, again.run.id, again.disposition) == (1, new.id, Disposition.CREATED)
+
+
+async def test_new_runs_among_which_some_are_there_are_stored_and_these_left_alone(store: Store) -> None:
+    """Nobody looks before runs are stored for the first time: what is there makes the database refuse all at first."""
+    before = [store.new() for _ in range(3)]
+    await store.enqueue_batch(*before)
+    [leased, *_] = await store.claim(limit=1)
+    cancelled = await store.get(before[2].id)
+    await store.cancel(cancelled)
+    await store.delete(cancelled)
+    fresh = [store.new() for _ in range(4)]
+    items = [fresh[0], before[0], fresh[1], before[1], before[2], *fresh[2:]]
+    enqueued = await store.enqueue_batch(*items)
+    assert [item.run.id for item in enqueued] == [item.id for item in items]
+    assert {item.disposition for item in enqueued} == {Disposition.CREATED}
+    assert await store.get(before[0].id) == leased
+    assert not await store.exists(cancelled)
+    assert [await store.event_types(item.run) for item in (enqueued[0], enqueued[3])] == [["run:trigger"]] * 2
+    assert await store.value("SELECT count(*) FROM {runs}") == 6
+    later = await store.enqueue_batch(store.new(), store.new())
+    assert [await store.get(item.run) for item in later] == [item.run for item in later]
+    assert await store.value("SELECT count(*) FROM {runs}") == 8, "nothing of what was refused is stored later"
+    assert await store.is_sound()
+
+
+async def test_new_runs_that_are_there_do_not_disturb_the_writes_beside_them(store: Store) -> None:
+    there = [store.new() for _ in range(3)]
+    await store.enqueue_batch(*there)
+    over = await store.in_status(RunStatus.COMPLETED)
+    change = Change(run_id=over.id, concurrency_key=None, token=store.environment.new_id())
+    many = store.database.submit_all(runs.enqueue, [*there, store.new()])
+    ones = [store.database.submit(runs.enqueue, new) for new in (there[0], store.new(), store.new(labels={"a": "b"}))]
+    one_by_one = asyncio.gather(*ones)
+    stored, changed = await asyncio.gather(many, store.database.submit(actions.delete, change))
+    assert {item.disposition for item in (*stored, *await one_by_one)} == {Disposition.CREATED}
+    assert changed.done
+    assert await store.value("SELECT count(*) FROM {runs}") == 6
+    assert await store.is_sound()

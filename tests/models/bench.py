@@ -13,11 +13,12 @@ from typing import Any, Self, TypeVar
 import asyncpg
 
 from durably.store import catalogue
+from durably.store import engine as engines
 from durably.store.database import Database, open_database
-from durably.store.engine import Channel
+from durably.store.engine import Channel, Engine
 from durably.store.guest import Guest
 from durably.store.lent import recognise
-from durably.store.operation import Operation, Statement
+from durably.store.operation import Operation, Rows, Statement
 from durably.store.postgres import PostgresEngine
 from durably.store.postgres_bind import Block
 from durably.store.sqlite_calls import Parts
@@ -38,6 +39,19 @@ class Mutant:
     block: str
     text: str
     instead: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """An engine whose clock is the bench's, also on PostgreSQL."""
+
+    engine: Engine
+    clock: ManualClock
+
+    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+        now = self.clock.now()
+        timed = [replace(statement, params={**statement.params, "now": now}) for statement in statements]
+        return await self.engine.transact(timed, channel, readonly=readonly)
 
 
 class Bench:
@@ -83,8 +97,8 @@ class Bench:
 
     def do(self, operation: Operation[T], channel: Channel = Channel.KEYED) -> T:
         """The operation in one transaction, now."""
-        plan = [self._timed(statement) for statement in operation.plan()]
-        return operation.result(self._runner.run(self._engine.transact(plan, channel, readonly=operation.readonly)))
+        timed: Any = _Timed(self._engine, self.clock)
+        return self._runner.run(engines.run(timed, operation, channel))
 
     def inside(self, operations: Sequence[Operation[Any]], *, is_committed: bool) -> list[Any]:
         """The operations in a transaction of a user's, over a connection of the user's."""
@@ -162,9 +176,6 @@ class Bench:
     def sql(self, *texts: str) -> None:
         """Statements past the operations."""
         self._runner.run(self._sql(texts))
-
-    def _timed(self, statement: Statement) -> Statement:
-        return replace(statement, params={**statement.params, "now": self.clock.now()})
 
     async def _sql(self, texts: Sequence[str]) -> list[Mapping[str, Any]]:
         filled = [fill(text, postgres=self.is_postgres) for text in texts]

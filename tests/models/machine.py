@@ -226,7 +226,7 @@ class StoreMachine(RuleBasedStateMachine):
     def enqueue_these(self, asked: Sequence[NewRun], way: str, *, is_again: bool) -> None:
         operation, items = self.plural(runs.enqueue, asked)
         self.asked.append(items)
-        self.play(Move(operation, lambda: self.model.enqueue(items), told if is_again else same), way)
+        self.play(Move(operation, lambda: self.model.enqueue(items), told if is_again else list), way)
 
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:

@@ -35,6 +35,7 @@ SQLITE = (
     Mutant("slots are handed out by id", "admit", "ORDER BY r.rank, r.id", "ORDER BY r.id"),
     Mutant("a merge overlooks the idempotency key", "merge_runs", "d.idempotency_key = i.idempotency_key", "false"),
     Mutant("a priority is forgotten", "insert_runs", ":priority * :priority_us", "0 * :priority_us"),
+    Mutant("a new run forgets its event", "insert_new_runs", "'run:trigger'", "'run:resume'"),
     Mutant("an event is told to the wrong count", "cancel_runs", "slot = 0, seq = seq + 1", "slot = 0"),
     Mutant("a resumed run keeps its error", "resume_runs", "error = NULL, ", ""),
     Mutant("a renewal revives cancelled runs", "renew", "AND +durably_runs.status = 'leased'", ""),
@@ -120,6 +121,10 @@ POSTGRES = (
     Mutant("a completed run loses its output", "write_runs", "THEN i.output END", "THEN NULL END"),
     Mutant("a claim takes too many", "claim", "LIMIT :limit::integer\n),", "LIMIT :limit::integer * 2\n),"),
     Mutant("a replacement loses its input", "merge_runs", "THEN hit.input ELSE r.input", "THEN r.input ELSE r.input"),
+    Mutant("a new run forgets its event", "insert_new_runs", "'run:trigger'", "'run:resume'"),
+    Mutant(
+        "new runs are served first", "insert_new_runs", "epoch FROM clock.now", "epoch FROM '2001-01-01'::timestamptz"
+    ),
     Mutant("a deleted run comes back with its trigger", "insert_runs", "e.run_id = i.id LIMIT 1", "false LIMIT 1"),
     Mutant("a deletion takes a slot with it", "delete_runs", "AND NOT x.slot", ""),
     Mutant("what a user's transaction cancels keeps its slot", "free_inside", "SET slot = false", "SET slot = true"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
 from durably.app.core import Core
@@ -12,10 +13,11 @@ from durably.model import Disposition, Enqueued, EventType, NewRun, Run, RunType
 from durably.runtime.again import build_again, store_again
 from durably.runtime.bulk import TriggerItem, build_runs, store_all
 from durably.runtime.inside import store_again_inside, store_inside
-from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, types_in, types_of
+from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, to_runs, types_in, types_of
 from durably.runtime.trigger import TriggerKeywords, check_conflict
 from durably.store import runs as store_runs
 from durably.store.guest import Talk
+from durably.store.runs import NewlyStored
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -115,19 +117,20 @@ class Triggers(Core):
             return await self._guest.run_async(connection, self._talk_of_trigger_many(job, items))
         news = self._news(job, items)
         stored = await store_all(await self._database(), news)
-        for enqueued in stored:
-            self._announce_trigger(enqueued)
+        if any(map(self._listeners.wants, _EVENTS.values())):
+            for enqueued in chain.from_iterable(stored):
+                self._announce_trigger(enqueued)
         return _all_triggered(job, news, stored)
 
     def _news(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[NewRun]:
         several = list(items)
-        ids = [self._environment.new_id() for _ in several]
+        ids = self._environment.new_ids(len(several))
         return build_runs(self._target(job), several, ids=ids, max_bytes=self._settings.max_value_bytes)
 
     def _talk_of_trigger_many(self, job: Target[Any, Any] | str, items: Iterable[object]) -> Talk[list[Run[Any]]]:
         news = self._news(job, items)
         stored = yield from store_inside(news, is_many=True)
-        return _all_triggered(job, news, stored, is_committed=False)
+        return _all_triggered(job, news, [stored], is_committed=False)
 
     @overload
     async def retrigger(
@@ -202,22 +205,25 @@ def refuse_connection(options: Mapping[str, object]) -> None:
         raise UsageError("trigger_and_wait takes no connection: trigger, commit, then wait for the result")
 
 
-def _triggered(
-    job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, index: int | None = None, is_committed: bool = True
-) -> Run[Any]:
-    check_conflict(new, enqueued, index=index)
+def _triggered(job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, is_committed: bool = True) -> Run[Any]:
     types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
+    check_conflict(new, enqueued)
     return to_run(enqueued.run, types, enqueued.disposition, is_committed=is_committed)
 
 
 def _all_triggered(
-    job: Target[Any, Any] | str, news: Sequence[NewRun], stored: Sequence[Enqueued], *, is_committed: bool = True
+    job: Target[Any, Any] | str,
+    news: Sequence[NewRun],
+    stored: Sequence[Sequence[Enqueued]],
+    *,
+    is_committed: bool = True,
 ) -> list[Run[Any]]:
-    pairs = zip(news, stored, strict=True)
-    return [
-        _triggered(job, new, enqueued, index=index, is_committed=is_committed)
-        for index, (new, enqueued) in enumerate(pairs)
-    ]
+    """`stored` is what became of `news`, in chunks."""
+    if not all(isinstance(chunk, NewlyStored) for chunk in stored):
+        for index, (new, enqueued) in enumerate(zip(news, chain.from_iterable(stored), strict=True)):
+            check_conflict(new, enqueued, index=index)
+    types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
+    return [run for chunk in stored for run in to_runs(chunk, types, is_committed=is_committed)]
 
 
 def _types_again(run: Run[Any] | str, job: Target[Any, Any] | None, source: StoredRun) -> RunTypes[Any]:

@@ -5,7 +5,7 @@ Nothing here runs a job or talks to a database.
 
 from durably.jobs.job import Defaults, Given, Job, JobDecorator, JobRef, Target, job
 from durably.jobs.registry import Registry, jobs_of_module
-from durably.jobs.trigger import TriggerOptions, build_run
+from durably.jobs.trigger import TriggerOptions, build_parsed, build_run
 
 __all__ = [
     "Defaults",
@@ -16,6 +16,7 @@ __all__ = [
     "Registry",
     "Target",
     "TriggerOptions",
+    "build_parsed",
     "build_run",
     "job",
     "jobs_of_module",

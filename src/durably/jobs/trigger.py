@@ -52,8 +52,21 @@ def build_run(
     but its types: for a new run made of an old one.
     """
     target = target if isinstance(target, Target) else JobRef(target)
-    options = options or _NO_OPTIONS
     input_json, value = target.input_codec.parse(input, field="input", max_bytes=max_bytes)
+    return build_parsed(target, input_json, value, id=id, options=options, use_defaults=use_defaults)
+
+
+def build_parsed(
+    target: Target[Any, Any],
+    input_json: str,
+    value: object,
+    *,
+    id: str,
+    options: TriggerOptions | None = None,
+    use_defaults: bool = True,
+) -> NewRun:
+    """The same for an input that its codec has parsed already: its text, and its value."""
+    options = options or _NO_OPTIONS
     if options is _NO_OPTIONS and (target.defaults is NO_DEFAULTS or not use_defaults):
         return NewRun(id=id, job=target.name, input_json=input_json)  # by the thousand: there is nothing to check
     defaults = _resolve(target.defaults if use_defaults else NO_DEFAULTS, value)

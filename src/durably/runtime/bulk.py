@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import repeat
 from typing import Any, Generic, TypeGuard, TypeVar
 
+from durably.codec import Codec
 from durably.errors import ValidationError
-from durably.jobs import Target, TriggerOptions, build_run
+from durably.jobs import JobRef, Target, TriggerOptions, build_parsed
 from durably.model import Enqueued, IfPending, Labels, NewRun
 from durably.store import runs as store_runs
 from durably.store.database import Database
@@ -49,23 +51,36 @@ def build_runs(
     target: Target[Any, Any] | str, items: Sequence[object], *, ids: Sequence[str], max_bytes: int
 ) -> list[NewRun]:
     """Return the runs that these items ask for: `TriggerItem`s, or bare inputs. Raises ValidationError."""
+    target = target if isinstance(target, Target) else JobRef(target)
+    codec = target.input_codec
+    inputs = [item.input if _is_item(item) else item for item in items]
+    parsed = _parsed_together(codec, inputs, max_bytes)
     built: list[NewRun] = []
-    for index, (item, run_id) in enumerate(zip(items, ids, strict=True)):
-        given, options = (item.input, item.options()) if _is_item(item) else (item, None)
+    for index, (item, given, run_id, pair) in enumerate(zip(items, inputs, ids, parsed, strict=True)):
+        options = item.options() if _is_item(item) else None
         try:
-            built.append(build_run(target, given, id=run_id, max_bytes=max_bytes, options=options))
+            text, value = pair or codec.parse(given, field="input", max_bytes=max_bytes)
+            built.append(build_parsed(target, text, value, id=run_id, options=options))
         except ValidationError as error:
             raise ValidationError(f"items[{index}].{error.field}", error.reason) from error
     return built
+
+
+def _parsed_together(
+    codec: Codec[Any], inputs: Sequence[object], max_bytes: int
+) -> Iterator[tuple[str, object] | None]:
+    """The text and the value of each input; None for those of a chunk that cannot be parsed together."""
+    for start in range(0, len(inputs), CHUNK):
+        chunk = list(inputs[start : start + CHUNK])
+        many = codec.parse_many(chunk, max_bytes=max_bytes)
+        yield from zip(*many, strict=True) if many else repeat(None, len(chunk))
 
 
 def _is_item(item: object) -> TypeGuard[TriggerItem[object]]:
     return isinstance(item, TriggerItem)
 
 
-async def store_all(database: Database, built: Sequence[NewRun]) -> list[Enqueued]:
-    """Store runs together; each either is stored or met a conflict. Raises the first error after all have ended."""
-    stored: list[Enqueued] = []
-    for start in range(0, len(built), CHUNK):
-        stored += await database.submit_all(store_runs.enqueue, built[start : start + CHUNK])
-    return stored
+async def store_all(database: Database, built: Sequence[NewRun]) -> list[Sequence[Enqueued]]:
+    """Store runs, a chunk together; each either is stored or met a conflict. Raises the first error."""
+    chunks = [built[start : start + CHUNK] for start in range(0, len(built), CHUNK)]
+    return [await database.submit_all(store_runs.enqueue, chunk) for chunk in chunks]

@@ -142,8 +142,10 @@ class Batcher:
 
     async def submit_all(
         self, write: Write[ItemT, ResultT], items: Sequence[ItemT], timeout: float | None
-    ) -> list[ResultT]:  # told to the caller as DatabaseUnavailable
+    ) -> Sequence[ResultT]:  # told to the caller as DatabaseUnavailable
         """The items' results in order, stored as few operations. Raises the first error when all were answered."""
+        if write.take(items) == len(items):
+            return await self.run(write.build(items), timeout)
         results: list[ResultT] = []
         failed: Exception | None = None
         while items:

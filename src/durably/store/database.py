@@ -132,7 +132,7 @@ class Database:
 
     async def submit_all(
         self, write: Write[ItemT, ResultT], items: Sequence[ItemT], *, timeout: float | None = 10.0
-    ) -> list[ResultT]:  # becomes DatabaseUnavailable
+    ) -> Sequence[ResultT]:  # becomes DatabaseUnavailable
         """The results of several items, in order. Raises the first error when all were answered."""
         self._check_open()
         return await self._lanes[write.lane].submit_all(write, items, timeout)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
+from durably.errors import DatabaseUnavailable
 from durably.store.migrate import Mode
 from durably.store.operation import Operation, Rows, Statement, T, Wake
 
@@ -63,6 +64,14 @@ class Engine(Protocol):
 
 
 async def run(engine: Engine, operation: Operation[T], channel: Channel) -> T:
-    """Do one operation in one transaction."""
-    rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
+    """Do one operation in one transaction; if that fails, what is to be done `otherwise`."""
+    try:
+        rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
+    except (DatabaseUnavailable, LockTimeout):
+        raise
+    except Exception:
+        if operation.otherwise is None:
+            raise
+        operation = operation.otherwise()
+        rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
     return operation.result(rows)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, Flag, auto
+from functools import partial
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -92,6 +93,8 @@ class Operation(Generic[T_co]):
     readonly: bool = False
     is_repeatable: bool = True
     """False: when its commit is in doubt, the caller has to find out before it does it again."""
+    otherwise: Callable[[], Operation[T_co]] | None = None
+    """What is done instead when this fails by itself, since it took for granted what is true nearly always."""
 
     def plan(self) -> tuple[Statement, ...]:
         """All statements in order, locks first. `results` undoes what it adds."""
@@ -149,7 +152,12 @@ def combine(operations: Sequence[Operation[object]]) -> Operation[list[object]]:
         reads=tuple(statement for op in operations for statement in op.reads),
         wakes=wakes,
         readonly=all(op.readonly for op in operations),
+        otherwise=partial(_combine_wary, operations) if any(op.otherwise for op in operations) else None,
     )
+
+
+def _combine_wary(operations: Sequence[Operation[object]]) -> Operation[list[object]]:
+    return combine([op if op.otherwise is None else op.otherwise() for op in operations])
 
 
 def _union(parts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""From a statement's parameters to a text and the arguments that asyncpg sends with it. A batch is an array a column.
+r"""From a statement's parameters to a text and the arguments that asyncpg sends with it. A batch is an array a column.
 
 asyncpg takes half a microsecond for each element of an array, more than the server needs to store it. So arrays go as
 their text, `{1,2}`, where the SQL says `:x::text::integer[]`, and as NULL where a batch's column has only nulls: beside
-others, `unnest` fills it up. Where the SQL says `:x::integer`, a batch of one row, its cell is sent.
+others, `unnest` fills it up. Where the SQL says `string_to_array(:x::text, E'\x1f')`, names or JSON go as one text with
+that character between them, which neither has. Where it says `:x::integer`, a batch of one row, its cell is sent.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from durably.store.catalogue import Sql
 from durably.store.operation import Batch, Param
 
 _PACKED = re.compile(r":([a-z_][a-z0-9_]*)::text::(\w+)\[\]")
+_JOINED = re.compile(r"string_to_array\(:([a-z_][a-z0-9_]*)::text, E'\\x1f'\)")
 _SINGLE = re.compile(r":([a-z_][a-z0-9_]*)::\w+(?!\w|\[|::)")
 
 Cells: TypeAlias = Sequence[Any]
@@ -65,6 +67,7 @@ class _Text:
 def _text(sql: Sql, params: Mapping[str, Param]) -> _Text:
     packed: dict[str, Convert] = dict.fromkeys(_SINGLE.findall(sql.text), _cell)
     packed |= {name: _PACKERS[kind] for name, kind in _PACKED.findall(sql.text)}
+    packed |= dict.fromkeys(_JOINED.findall(sql.text), _joined)
     columns = {
         f"{name}_{column}": (name, place)
         for name, param in params.items()
@@ -108,6 +111,10 @@ def _numbers(cells: Cells) -> object:
 
 def _words(cells: Cells) -> object:
     return "{" + ",".join(cells) + "}"
+
+
+def _joined(cells: Cells) -> object:
+    return "\x1f".join(cells)
 
 
 def _times(cells: Cells) -> object:

@@ -24,7 +24,7 @@ from durably.store.catalogue import Catalogue, Sql
 from durably.store.operation import Batch, Param, Rows
 from durably.store.url import DatabaseUrl
 
-_FITTING = frozenset({"write_runs", "claim", "insert_runs", "lock_keys", "lock_runs", "admit"})
+_FITTING = frozenset({"write_runs", "claim", "insert_new_runs", "insert_runs", "lock_keys", "lock_runs", "admit"})
 """Blocks that a trigger can hold: no rows but through `durably_rows`, no aliases in updates, no WITH."""
 _COLUMNS = 20
 """Of the view: the part's number, and its parameters."""
@@ -108,10 +108,11 @@ class Calls:
         self._found.clear()
 
     def prepare(self) -> None:
-        """Make what the triggers need: their view, and the table in which a claim notes what it chose."""
+        """Make what the triggers need: their view, a table for what a claim chose, and one for what is stored at once."""
         columns = ", ".join(f"NULL AS c{place}" for place in range(_COLUMNS))
         self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
         self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_chosen (place INTEGER)")
+        self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_collected (id, job, input)")
 
     def learn(self, parts: Sequence[Part]) -> None:
         """Make the triggers that are not there yet. To be called outside a transaction."""

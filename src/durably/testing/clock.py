@@ -61,3 +61,7 @@ class ManualClock(SystemEnvironment):
         tail = self._made << _LOW_BITS | self._own
         value = (self.now_us() // 1000) << 80 | _VERSION_7 | (tail >> 62) << 64 | _VARIANT | tail & ((1 << 62) - 1)
         return str(UUID(int=value))
+
+    def new_ids(self, count: int) -> list[str]:
+        """See `Environment`."""
+        return [self.new_id() for _ in range(count)]

@@ -59,6 +59,10 @@ class SimulatedEnvironment:
         self._last_id = value
         return uuid7_text(value)
 
+    def new_ids(self, count: int) -> list[str]:
+        """See `Environment`."""
+        return [self.new_id() for _ in range(count)]
+
     def random(self) -> float:
         """See `Environment`."""
         return self._chance.random()

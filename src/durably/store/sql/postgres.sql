@@ -207,6 +207,28 @@ JOIN {runs} r ON r.id = i.id
 WHERE (SELECT count(*) FROM other) < cardinality(:other_items_id::uuid[])
 -- end
 
+-- name: insert_new_runs
+-- Store items that say nothing but job and input. It fails as a whole when one of them was stored before. Returns when
+-- they were stored.
+WITH clock AS MATERIALIZED (SELECT {now} AS now),
+added AS (
+    INSERT INTO {runs} (id, job, input, status, rank, seq, created_at)
+    SELECT i.id, i.job, i.input, 'pending', (extract(epoch FROM clock.now) * 1000000)::bigint, 1, clock.now
+    FROM unnest(
+        :new_items_id::text::uuid[], string_to_array(:new_items_job::text, E'\x1f'),
+        string_to_array(:new_items_input::text, E'\x1f')
+    ) AS i (id, job, input)
+    CROSS JOIN clock
+    RETURNING id, job, created_at
+),
+event AS (
+    INSERT INTO {events} (run_id, seq, type, job, created_at)
+    SELECT id, 1, 'run:trigger', job, created_at
+    FROM added
+)
+SELECT clock.now AS created_at
+FROM clock
+
 -- name: read_enqueued
 -- What became of each item.
 SELECT i.ord, {became} AS became, {run_columns}
