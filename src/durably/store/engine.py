@@ -6,11 +6,11 @@ a row: step aside), and everything else (the statement is wrong: trying again wi
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from durably.errors import DatabaseUnavailable
 from durably.store.migrate import Mode
 from durably.store.operation import Operation, Rows, Statement, T, Wake
 
@@ -64,14 +64,17 @@ class Engine(Protocol):
 
 
 async def run(engine: Engine, operation: Operation[T], channel: Channel) -> T:
-    """Do one operation in one transaction; if that fails, what is to be done `otherwise`."""
+    """Do one operation in one transaction; if a constraint refuses it, what is to be done `otherwise`."""
     try:
         rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
-    except (DatabaseUnavailable, LockTimeout):
-        raise
-    except Exception:
-        if operation.otherwise is None:
+    except Exception as error:
+        if operation.otherwise is None or not _is_refusal(error):
             raise
         operation = operation.otherwise()
         rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
     return operation.result(rows)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a constraint was violated: with SQLSTATE it is class 23."""
+    return isinstance(error, sqlite3.IntegrityError) or str(getattr(error, "sqlstate", "")).startswith("23")

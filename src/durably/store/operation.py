@@ -94,7 +94,7 @@ class Operation(Generic[T_co]):
     is_repeatable: bool = True
     """False: when its commit is in doubt, the caller has to find out before it does it again."""
     otherwise: Callable[[], Operation[T_co]] | None = None
-    """What is done instead when this fails by itself, since it took for granted what is true nearly always."""
+    """What is done instead when a constraint refuses this, since it took for granted what is true nearly always."""
 
     def plan(self) -> tuple[Statement, ...]:
         """All statements in order, locks first. `results` undoes what it adds."""
