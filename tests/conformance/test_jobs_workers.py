@@ -262,9 +262,9 @@ async def test_a_trigger_inside_of_the_process_does_not_wait_for_the_poll(make_a
     app = await make_app(poll_interval=timedelta(minutes=10))
     async with app.durably.worker([echo], max_concurrent_runs=1):
         for name in ("a", "b"):
-            assert await app.durably.trigger_and_wait(echo, name, timeout=5) == name
+            assert await app.durably.trigger_and_wait(echo, name, timeout=40) == name
         runs = await app.durably.trigger_many(echo, ["c", "d", "e"])
-        assert [await app.durably.result(run, timeout=5) for run in runs] == ["c", "d", "e"]
+        assert [await app.durably.result(run, timeout=40) for run in runs] == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite-file", "postgres"], indirect=True)

@@ -30,7 +30,7 @@ def a_start(run: StoredRun, number: int, name: str, position: int = 0) -> RunWri
 
 
 async def store_together(database: Database, *writes: RunWrite) -> list[Verdict]:
-    return await database.submit_all(steps.write_fast, writes)
+    return list(await database.submit_all(steps.write_fast, writes))
 
 
 async def feed(store: Store, after: int = 0, gaps: tuple[int, ...] = (), limit: int = 1000) -> list[Event]:

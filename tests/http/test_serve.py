@@ -163,7 +163,7 @@ async def test_a_plain_uvicorn_is_not_kept_by_open_streams(start: Start, number:
     server = await start("served:asgi", "--port", "0", module="uvicorn", ready=r"running on (http://\S+)")
     async with server.client.stream("GET", "/runs/subscribe") as feed:
         server.process.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             assert await EventSource(feed).rest() == []
     async with asyncio.timeout(SECONDS):
         await server.process.wait()

@@ -33,7 +33,7 @@ async def test_a_blocked_event_loop_loses_no_lease_and_its_culprit_is_named(
     assert f"step 'block' of run {run.id}" in line
 
     held.release()
-    await durably.result(run, timeout=10)
+    await durably.result(run, timeout=40)
     stored = await store.get(run.id)
     assert (stored.generation, stored.crashes, len(held.visits)) == (1, 0, 1)
     assert len(stage.at("blocks the loop")) == 1

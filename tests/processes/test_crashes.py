@@ -40,7 +40,7 @@ async def test_a_run_whose_worker_is_killed_in_a_step_repeats_only_that_step_els
     died = monotonic()
     again = await stage.visited("in b", count=2)
     assert again.at - died < IN_TIME
-    output = await durably.result(run, timeout=10)
+    output = await durably.result(run, timeout=40)
     [a], [_, b], [c] = stage.at("in a"), stage.at("in b"), stage.at("in c")
     assert output == [a.made, b.made, c.made]
     assert a.pid == victim.pid != again.pid == c.pid
@@ -58,7 +58,7 @@ async def test_a_run_whose_worker_is_killed_between_two_steps_repeats_no_step(
     died = monotonic()
     again = await stage.visited("after b", count=2)
     assert again.at - died < IN_TIME
-    output = await durably.result(run, timeout=10)
+    output = await durably.result(run, timeout=40)
     assert output == [visit.made for point in ("in a", "in b", "in c") for visit in stage.at(point)]
     assert len(output) == 3
     assert [len(stage.at(f"after {name}")) for name in "abc"] == [2, 2, 1]
@@ -79,7 +79,7 @@ async def test_all_runs_of_a_killed_worker_continue_and_its_keys_are_not_leaked(
     died = monotonic()
     again = [await stage.visited("in b", run=run.id, pid=heir.pid) for run in runs]
     assert max(visit.at for visit in again) - died < IN_TIME
-    await asyncio.gather(*(durably.result(run, timeout=10) for run in runs + waiting))
+    await asyncio.gather(*(durably.result(run, timeout=40) for run in runs + waiting))
     assert {len(stage.at("in a", run=run.id)) for run in runs + waiting} == {1}
     for first, second in zip(runs, waiting, strict=False):
         [end], [start] = stage.at("after c", run=first.id), stage.at("in a", run=second.id)
@@ -94,11 +94,11 @@ async def test_a_run_that_keeps_killing_its_worker_is_failed_and_keeps_its_steps
     stage.answer("in b", DIE, times=2)
     run = await durably.trigger(chain)
     with pytest.raises(RunFailed, match="WorkerCrashed: the lease ran out 2 times without a new checkpoint"):
-        await durably.result(run, timeout=10)
+        await durably.result(run, timeout=40)
     assert [len(stage.at("in a")), len(stage.at("in b"))] == [1, 2]
     assert [step.name for step in await durably.get_steps(run)] == ["a"]
     await durably.resume(run)
-    output = await durably.result(run, timeout=10)
+    output = await durably.result(run, timeout=40)
     assert [output[0], output[1]] == [stage.at("in a")[0].made, stage.at("in b")[2].made]
 
 
@@ -129,6 +129,6 @@ async def test_hand_backs_do_not_count_as_crashes(
     last = await held.reached(4)
     assert (await store.get(run.id)).crashes == 0
     await workers.of(last.pid).kill()
-    await durably.result(run, timeout=10)
+    await durably.result(run, timeout=40)
     stored = await store.get(run.id)
     assert (stored.generation, stored.attempt) == (5, 2)

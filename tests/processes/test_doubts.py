@@ -49,7 +49,7 @@ async def test_writes_whose_answers_were_lost_are_neither_lost_nor_repeated(
             proxy.mute()
             await stage.until(lambda: proxy.lost >= 3, "three lost answers")
             proxy.cut()
-        await asyncio.gather(*(durably.result(run, timeout=30) for run in runs))
+        await asyncio.gather(*(durably.result(run, timeout=40) for run in runs))
         assert Counter(visit.run for visit in stage.at("tick")) == {run.id: 3 for run in runs}
         for run in runs:
             assert [event.type async for event in durably.events(run=run)] == QUICK_EVENTS
@@ -74,9 +74,9 @@ async def test_a_worker_that_is_cut_off_within_a_transaction_holds_nobody_up_for
         await stage.until(lambda: proxy.kept > 0, "the end of the run, half sent")
         heir = await workers.start()
         await durably.result(run, timeout=40)
-        assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=5) == "go"
+        assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=40) == "go"
         assert {visit.pid for visit in stage.at("end")} == {lost.pid, heir.pid}
         proxy.let_through()
         assert await heir.stop() == 0
-        assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=10) == "go"
+        assert await durably.trigger_and_wait(short, concurrency_key="key", timeout=40) == "go"
         assert await store.is_sound()

@@ -72,6 +72,6 @@ async def test_whoever_waits_for_a_run_hears_of_its_end_in_another_process(durab
     """G9: `wait` and `result`, with a worker that has nothing to do but this."""
     await workers.start()
     run = await durably.trigger(quick)
-    ended = await durably.wait(run, timeout=5)
+    ended = await durably.wait(run, timeout=40)
     assert ended.is_terminal
     assert await durably.result(run) == ended.output

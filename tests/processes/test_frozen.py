@@ -79,11 +79,11 @@ async def test_a_worker_that_wakes_up_late_writes_nothing_and_works_on(
     assert not stage.at("in more")
 
     in_c.release()
-    output = await durably.result(run, timeout=10)
+    output = await durably.result(run, timeout=40)
     assert output == [stage.at(point)[-1].made for point in ("in a", "in b", "in c")]
     after = await rows_of(store, run.id)
     assert await heir.stop() == 0
     new = await durably.trigger(job)
-    await durably.result(new, timeout=10)
+    await durably.result(new, timeout=40)
     assert {visit.pid for visit in stage.visits if visit.run == new.id} == {late.pid}
     assert await rows_of(store, run.id) == after

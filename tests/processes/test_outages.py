@@ -59,7 +59,7 @@ class Decoy:
 
 async def check(durably: Durably, store: Store, stage: Stage, run: Run[list[str]]) -> None:
     """Assert that the run completed, and that nothing of it was executed twice."""
-    output = await durably.result(run, timeout=20)
+    output = await durably.result(run, timeout=40)
     assert output == [visit.made for point in ("in a", "in b", "in c") for visit in stage.at(point, run=run.id)]
     stored = await store.get(run.id)
     assert (stored.generation, stored.attempt, stored.crashes) == (1, 1, 0)
@@ -118,7 +118,7 @@ async def test_connections_that_are_cut_under_load_lose_and_repeat_nothing(
         await stage.visited("tick", count=count)
         assert await admin.fetchval(kill, database_name(store_url)) >= 2
     await admin.close()
-    await asyncio.gather(*(durably.result(run, timeout=30) for run in runs))
+    await asyncio.gather(*(durably.result(run, timeout=40) for run in runs))
     assert Counter(visit.run for visit in stage.at("tick")) == {run.id: 3 for run in runs}
     for run in runs:
         ended = await durably.get_run(run)
@@ -140,7 +140,7 @@ async def test_a_worker_that_starts_before_its_database_serves_when_that_is_ther
     await asyncio.to_thread(own_server.start)
     await patient.says(READY)
     assert len(patient.said("trying again")) < 5
-    assert await durably.result(run, timeout=10)
+    assert await durably.result(run, timeout=40)
     assert {visit.pid for visit in stage.visits} == {patient.pid}
 
 

@@ -82,7 +82,7 @@ async def test_a_second_signal_interrupts_now(durably: Durably, stage: Stage, wo
 async def ended(durably: Durably, run: Run[list[str]], workers: Workers) -> Run[list[str]]:
     """The run after a worker that was started for it has ended it."""
     await workers.start()
-    return await durably.wait(run, timeout=10)
+    return await durably.wait(run, timeout=40)
 
 
 async def test_code_in_a_thread_keeps_its_lease_until_it_returns(
@@ -106,7 +106,7 @@ async def test_code_in_a_thread_keeps_its_lease_until_it_returns(
     assert not stage.at("in b", pid=heir.pid)
     held.release()
     assert await stopping.ended() == 0
-    output = await durably.result(run, timeout=10)
+    output = await durably.result(run, timeout=40)
     [a], [b], [c] = stage.at("in a"), stage.at("in b"), stage.at("in c")
     assert (output, c.pid) == ([a.made, b.made, c.made], heir.pid)
     assert (await store.get(run.id)).crashes == 0
@@ -125,7 +125,7 @@ async def test_a_third_signal_ends_a_worker_whose_code_does_not_return(
     await stubborn.says("interrupting what still runs")
     assert await stubborn.stop() == -signal.SIGTERM
     heir = await workers.start()
-    assert await durably.result(run, timeout=10)
+    assert await durably.result(run, timeout=40)
     assert [visit.pid for visit in stage.at("in b")] == [stubborn.pid, heir.pid]
 
 

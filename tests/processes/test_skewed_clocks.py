@@ -38,7 +38,7 @@ async def test_workers_whose_clocks_are_a_minute_apart_never_share_a_run(
     await stage.visited("in b", run=left, pid=fast.pid)  # so it looks for expired leases, and a lease has passed
     runs += await durably.trigger_many(short, [None] * 100)
     held.release()
-    await asyncio.gather(*(durably.result(run, timeout=20) for run in runs))
+    await asyncio.gather(*(durably.result(run, timeout=40) for run in runs))
 
     executions = Counter(visit.run for visit in stage.visits if visit.point in {"in b", "start"})
     assert {run: count for run, count in executions.items() if count > 1} == {left: 2}

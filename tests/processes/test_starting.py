@@ -32,7 +32,7 @@ async def test_eight_processes_that_start_at_once_on_an_empty_database_all_serve
     assert {visit.pid for visit in held.visits} == {worker.pid for worker in started}
     held.release()
     for run in runs:
-        await durably.result(run, timeout=10)
+        await durably.result(run, timeout=40)
 
 
 async def test_a_worker_leaves_alone_the_runs_of_jobs_that_it_does_not_know(
@@ -47,14 +47,14 @@ async def test_a_worker_leaves_alone_the_runs_of_jobs_that_it_does_not_know(
     await new.kill()
     await old.kill()
     heir = await workers.start(jobs=JOBS, max_crashes=1)
-    await durably.wait(known, timeout=10)  # failed as crashed: so it looks for expired leases, and those have expired
-    await durably.result(await durably.trigger(short), timeout=10)
+    await durably.wait(known, timeout=40)  # failed as crashed: so it looks for expired leases, and those have expired
+    await durably.result(await durably.trigger(short), timeout=40)
     untouched = [await store.get(run.id) for run in (began, waiting)]
     assert [(run.status, run.generation) for run in untouched] == [(RunStatus.LEASED, 1), (RunStatus.PENDING, 0)]
 
     await workers.start(jobs=[*JOBS, LATER])
     for run in (began, waiting):
-        assert await durably.result(run, timeout=10) == stage.at("in a", run=run.id)[-1].made
+        assert await durably.result(run, timeout=40) == stage.at("in a", run=run.id)[-1].made
     assert not stage.at("in a", pid=heir.pid)
 
 
@@ -71,4 +71,4 @@ async def test_a_worker_waits_for_a_database_that_is_not_there_yet(tmp_path: Pat
     await patient.says(READY)
     assert len(patient.said("trying again")) < 5
     async with Durably(url) as durably:
-        assert await durably.trigger_and_wait(short, timeout=10) == "go"
+        assert await durably.trigger_and_wait(short, timeout=40) == "go"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -32,11 +31,9 @@ def store_kind(store_url: str) -> str:
 async def test_a_trigger_in_another_process_wakes_an_idle_worker(
     durably: Durably, stage: Stage, workers: Workers
 ) -> None:
-    """The worker polls every minute."""
-    await workers.start(poll_interval=60, lease=60)
+    """The worker polls every hour, so what starts at all was told of."""
+    await workers.start(poll_interval=3600, lease=60)
     for count in range(1, 6):
-        told = monotonic()
         run = await durably.trigger(short)
-        started = await stage.visited("start", count=count)
-        assert started.at - told < 2.0
-        await durably.result(run, timeout=5)
+        await stage.visited("start", count=count)
+        await durably.result(run, timeout=40)

@@ -303,7 +303,7 @@ async def test_a_verdict_that_comes_in_the_moment_of_a_cancel_is_not_lost() -> N
     end.cancel()
     await eventually(lambda: stored.outcome is not None and len(book.writes) == 2)
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         assert await book.recorder.end_again() is Verdict.STORED
     other = Book()
     other.answers = [Verdict.REFUSED]
@@ -319,6 +319,6 @@ async def test_an_end_whose_wait_is_cancelled_behind_another_write_is_stored_all
     book.recorder.end(COMPLETED).cancel()
     book.held.set_result(None)
     await eventually(lambda: len(book.writes) == 2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         assert await book.recorder.end_again() is Verdict.STORED
     assert book.writes[1].ending == COMPLETED

@@ -108,7 +108,7 @@ class Calls:
         self._found.clear()
 
     def prepare(self) -> None:
-        """Make what the triggers need: their view, a table for what a claim chose, and one for what is stored at once."""
+        """Make what the triggers need: their view, and tables for what is claimed, or stored, at once."""
         columns = ", ".join(f"NULL AS c{place}" for place in range(_COLUMNS))
         self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
         self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_chosen (place INTEGER)")
