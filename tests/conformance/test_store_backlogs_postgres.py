@@ -25,7 +25,7 @@ from durably.store.engine import Channel
 from durably.store.operation import Operation
 from durably.store.postgres import settings
 from tests.support.bulk import run_id
-from tests.support.plans import Prepared, nodes_of, plan_of, prepare
+from tests.support.plans import Prepared, nodes_of, pages_of, plan_of, prepare
 from tests.support.store import LEASE, TABLES, Store
 from tools.postgres_server import PostgresServer
 
@@ -108,7 +108,7 @@ async def cost(connection: Any, statements: list[Prepared]) -> Cost:
     for statement in statements:
         plan = await plan_of(connection, statement.execute)
         rows += sum(node.rows for node in nodes_of(plan))
-        pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        pages += pages_of(plan)
     await transaction.rollback()
     return Cost(rows, pages)
 

@@ -25,7 +25,7 @@ from durably.store.engine import Channel
 from durably.store.operation import Operation
 from durably.store.postgres import settings
 from tests.support.bulk import run_id
-from tests.support.plans import Prepared, nodes_of, plan_of, prepare
+from tests.support.plans import Prepared, nodes_of, pages_of, plan_of, prepare
 from tests.support.store import TABLES, Store, fill, inner_engine, private
 from tools.postgres_server import PostgresServer
 
@@ -121,7 +121,7 @@ async def executed(regime: str, plans: Plans) -> Found:
         nodes = list(nodes_of(plan))
         found[regime, title, one.name] = Seen(
             rows=sum(node.rows for node in nodes),
-            pages=plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
+            pages=pages_of(plan),
             is_walk=any(node.kind == "Seq Scan" for node in nodes),
         )
     await connection.close()

@@ -11,7 +11,7 @@ import pytest
 from durably.model import DraftEvent, Event, EventType, RunStatus, RunWrite, StoredRun, Verdict
 from durably.store import care, events, steps
 from durably.store.database import Database
-from tests.support.store import AT, Store, a_log, a_step, a_write, an_event
+from tests.support.store import AT, Store, a_failed_step, a_log, a_step, a_write, an_event
 
 START, DONE = EventType.STEP_START, EventType.STEP_COMPLETE
 TOOK = timedelta(milliseconds=1500)
@@ -259,3 +259,18 @@ async def test_a_gap_that_a_pair_fills_gives_what_was_asked_for(store: Store) ->
     assert ids(await feed(store, after=8, gaps=(5, 6))) == [5, 6]
     assert ids(await feed(store, after=8, gaps=(6,))) == [6]
     assert ids(await feed(store, after=7, gaps=(6,))) == [6, 8]
+
+
+async def test_a_step_that_has_a_row_already_is_stored_beside_new_ones(store: Store) -> None:
+    failed, completed, new = [await store.leased() for _ in range(3)]
+    await store.write(failed, 1, steps=(a_failed_step(failed, "a"),))
+    await store.write(completed, 1, steps=(a_step(completed, "a", output='"first"'),))
+    together = [a_pair(run, 2, "a") for run in (failed, completed, new)]
+
+    assert await store_together(store.database, *together) == [Verdict.STORED] * 3
+
+    outputs = [step.output_json for run in (failed, completed, new) for step in await store.steps(run)]
+    assert outputs == ['"out"', '"first"', '"out"']
+    for run in (failed, completed, new):
+        told = await store.database.read(events.run_events(run.id))
+        assert [event.type for event in told][-2:] == [START, DONE]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from durably.errors import DatabaseUnavailable
 from durably.jobs import job
 from durably.model import RunStatus
 from durably.runtime.context import Step
-from durably.store.engine import Engine
+from durably.store.engine import Channel, Engine
 from durably.store.leases import claim_expired
-from durably.store.operation import Statement
+from durably.store.operation import Rows, Statement
 from tests.support.bench import Bench, Gate, eventually
 from tests.support.faults import FaultyEngine
 from tests.support.store import Store
@@ -239,3 +241,49 @@ async def test_a_worker_that_stops_does_not_wait_for_a_database_for_ever(faulty:
         )
     )
     assert again.id == run.id
+
+
+class RefusalCounter(FaultyEngine):
+    """Counts what a constraint refused."""
+
+    refused = 0
+
+    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+        try:
+            return await super().transact(statements, channel, readonly=readonly)
+        except (sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError):
+            self.refused += 1
+            raise
+
+
+async def test_a_step_that_failed_before_is_stored_at_the_first_attempt(store: Store) -> None:
+    """Its holder knows of its row: from this execution, or from an earlier one."""
+    counters: list[RefusalCounter] = []
+
+    def wrap(engine: Engine) -> Engine:
+        counters.append(RefusalCounter(engine))
+        return counters[-1]
+
+    bench = Bench(await store.through(wrap))
+    failures = iter([True, False, True])
+
+    @job("stumbles")
+    async def stumbles(step: Step) -> None:
+        def stumble() -> None:
+            if next(failures, False):
+                raise ValueError("again")
+
+        try:
+            await step.run("caught", stumble)
+        except ValueError:
+            await step.run("caught", stumble)
+        await step.run("not caught", stumble)
+
+    run = await bench.execute(stumbles)
+    assert run.status is RunStatus.FAILED
+    await bench.resume(run)
+    await bench.worker(stumbles).process_one()
+
+    assert (await bench.run(run)).status is RunStatus.COMPLETED
+    assert await bench.step_names(run) == ["caught", "not caught"]
+    assert counters[0].refused == 0

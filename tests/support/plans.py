@@ -71,6 +71,12 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[Node]:
         yield from nodes_of(child)
 
 
+def pages_of(plan: dict[str, Any]) -> int:
+    """The pages that were looked at. What writes and is not asked for anything is not counted with the plan's top."""
+    own: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return max([own, *(pages_of(child) for child in plan.get("Plans", ()))])
+
+
 def literal(value: object) -> str:
     """The value as SQL; its type is that of the parameter."""
     if value is None:

@@ -53,6 +53,9 @@ CHECKPOINT = RunWrite(lease=LEASE, number=1, steps=(step(),), events=(START, DON
 LATE = RunWrite(lease=LEASE, number=1, steps=(step(),), events=(DONE,))
 END = RunWrite(lease=LEASE, number=2, ending=COMPLETED)
 OTHERS = {
+    "step that failed before": RunWrite(
+        lease=LEASE, number=1, steps=(replace(step(), replaces=True),), events=(START, DONE)
+    ),
     "with a log line": RunWrite(lease=LEASE, number=1, steps=(step(),), events=(START, LINE, DONE)),
     "only started": RunWrite(lease=LEASE, number=1, events=(START,)),
     "failed": RunWrite(

@@ -285,6 +285,7 @@ class Steps:
             generation=self.lease.generation,
             started_at=step.started_at,
             completed_at=self.environment.now(),
+            replaces=step.name in self._stored,
         )
 
     # --- from other threads ---------------------------------------------------------------------------------

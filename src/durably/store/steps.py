@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from durably.model import DraftEvent, Lease, RunWrite, StepRecord, Verdict
@@ -44,7 +45,12 @@ def _plural(write: RunWrite) -> Write[RunWrite, Verdict]:
     return write_keyed if is_keyed else write_fast
 
 
-def _write_runs(items: Sequence[RunWrite]) -> Operation[list[Verdict]]:
+def _write_runs(items: Sequence[RunWrite], *, is_wary: bool = False) -> Operation[list[Verdict]]:
+    """Store writes of lease holders.
+
+    A step that runs through has no row yet, unless it failed before, which its holder knows: where that is not so, the
+    database refuses the row, and what may be there is replaced.
+    """
     keys = {item.concurrency_key for item in items if item.ending and item.ending.status.is_terminal}
 
     def decode(results: Sequence[Rows]) -> list[Verdict]:
@@ -54,10 +60,11 @@ def _write_runs(items: Sequence[RunWrite]) -> Operation[list[Verdict]]:
         return [Verdict.REFUSED if item.lease.run_id in refused else Verdict.STORED for item in items]
 
     return Operation(
-        statements=(Statement("write_runs", WriteRows(items)),),
+        statements=(Statement("write_runs", WriteRows(items, is_wary=is_wary)),),
         decode=decode,
         keys=tuple(sorted(key for key in keys if key is not None)),
         wakes=Wake.WORK | Wake.EVENTS if any(item.ending for item in items) else Wake.EVENTS,
+        otherwise=None if is_wary else partial(_write_runs, items, is_wary=True),
     )
 
 

@@ -1,6 +1,6 @@
 """The rows that writes of lease holders come to, gathered run by run for the statement that stores them.
 
-A dialect asks for the batches that its SQL names. Nearly all runs store one step, or complete: each in one row. Where
+A dialect asks for the batches that its SQL names. Nearly all runs store a new step, or complete: each in one row. Where
 all of them do, Postgres takes these rows (`plain`), else the tables that say everything. SQLite takes such runs first,
 by what they do (`checkpoints`, `completions`); the rest is `other_...`.
 """
@@ -55,7 +55,9 @@ _Table: TypeAlias = list[_Row]
 class WriteRows(Mapping[str, Batch]):
     """The parameters of `write_runs`. A batch is made when it is asked for."""
 
-    def __init__(self, writes: Sequence[RunWrite]) -> None:
+    def __init__(self, writes: Sequence[RunWrite], *, is_wary: bool = False) -> None:
+        """`is_wary`: any step may have a row already."""
+        self._is_wary = is_wary
         by_run: dict[str, list[RunWrite]] = {}
         for write in writes:
             by_run.setdefault(write.lease.run_id, []).append(write)
@@ -104,9 +106,9 @@ class WriteRows(Mapping[str, Batch]):
         found = _Sorted()
         for writes in self._runs:
             write = writes[0]
-            if len(writes) > 1 or write.progress is not None:
+            if self._is_wary or len(writes) > 1 or write.progress is not None:
                 found.others.append(writes)
-            elif write.steps and write.ending is None and _is_checkpoint(write):
+            elif write.steps and write.ending is None and not write.steps[0].replaces and _is_checkpoint(write):
                 found.checkpoints.append(_checkpoint(write))
             elif _is_completion(write):
                 lease, output = write.lease, write.ending.output_json if write.ending else None

@@ -551,7 +551,7 @@ WHERE (r.status = 'leased' AND r.generation = i.generation AND r.lease_expires_a
 -- is the update's own condition: it locks each run where it tests it. The status is tested in a way that fits no index,
 -- so that runs are looked up by their ids, and locked in that order. What has nothing to do is left out. Returns what was
 -- refused; the lock shows what was committed while the update waited, which may have been this same write.
--- Where each run does no more than store a step or complete, a smaller statement does it.
+-- Where each run does no more than store a new step or complete, a smaller statement does it.
 -- if: plain
 WITH held AS (
     UPDATE {runs} r
@@ -583,14 +583,10 @@ WITH held AS (
 )
 -- if: checkpoints
 , step AS (
-    INSERT INTO {steps} AS s (run_id, name, position, status, output, generation, started_at, completed_at)
+    INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
     SELECT id, name, position, 'completed', output, generation, started_at, ended_at
     FROM held
     WHERE name IS NOT NULL
-    ON CONFLICT (run_id, name) DO UPDATE
-    SET position = excluded.position, status = excluded.status, output = excluded.output, error = NULL,
-        generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
-    WHERE s.status <> 'completed'
 )
 -- end
 , event AS (

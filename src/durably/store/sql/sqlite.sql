@@ -448,11 +448,7 @@ WHERE id = :id AND {fence};
 SELECT durably_rows(:block, 'id', json_array(json_array(:id))) WHERE {was_refused};
 SELECT RAISE(IGNORE) WHERE changes() = 0;
 INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-VALUES (:id, :name, :position, 'completed', :output, :generation, :started_at, :completed_at)
-ON CONFLICT (run_id, name) DO UPDATE
-SET position = excluded.position, status = excluded.status, output = excluded.output, error = NULL,
-    generation = excluded.generation, started_at = excluded.started_at, completed_at = excluded.completed_at
-WHERE {steps}.status <> 'completed';
+VALUES (:id, :name, :position, 'completed', :output, :generation, :started_at, :completed_at);
 INSERT INTO {events} (run_id, seq, type, job, labels, step, position, started_at, created_at)
 SELECT r.id, r.seq, 'step:complete', {of_run}, :name, :position, CASE WHEN :events = 2 THEN :started_at END, :completed_at
 FROM {runs} r
