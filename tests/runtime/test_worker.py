@@ -17,6 +17,7 @@ from durably.model import RunFilter, RunStatus
 from durably.runtime.context import Step, SyncStep
 from durably.runtime.execution import Execution
 from durably.runtime.settings import Settings
+from durably.runtime.shift import Shift
 from durably.store.leases import claim, claim_expired
 from durably.store.runs import list_runs
 from tests.support.bench import Bench, Gate, eventually
@@ -345,6 +346,28 @@ async def test_a_worker_whose_task_is_cancelled_hands_its_runs_back(bench: Bench
         await asyncio.gather(worker.ended(), *([] if stopping is None else [stopping]), return_exceptions=True)
 
     assert {(await bench.run(run)).status for run in runs} == {RunStatus.PENDING}
+
+
+async def test_a_run_whose_task_is_cancelled_before_it_begins_does_not_keep_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the loop is shut down in the same moment."""
+    begin = Shift._begin  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the moment that is meant
+    begun: list[asyncio.Task[None]] = []
+
+    def begin_and_cancel(shift: Shift, claimed: Any, place: Any) -> None:
+        begin(shift, claimed, place)
+        begun.extend(private(shift, "_running").values())
+        begun[-1].cancel()
+
+    monkeypatch.setattr(Shift, "_begin", begin_and_cancel)
+    await bench.trigger(other)
+    worker = bench.worker(other)
+    await worker.start()
+    await eventually(lambda: bool(begun) and begun[0].done())
+    stopping = asyncio.create_task(worker.stop(timedelta(0)))
+    async with asyncio.timeout(40):
+        await stopping
 
 
 async def test_old_runs_and_events_are_purged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

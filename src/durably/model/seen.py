@@ -259,8 +259,8 @@ class StepRecord:
     """The generation of the lease under which it was stored."""
     started_at: datetime
     completed_at: datetime
-    replaces: bool = field(default=False, compare=False)
-    """Whether it is known that a row of this name may be there, for the step failed before."""
+    replaces: bool = field(default=False, compare=False, repr=False)
+    """For the store: whether a row of this name may be there, for the step failed before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,9 +167,11 @@ class Shift:
     async def _all_ended(self) -> None:
         """Wait for the runs under way. Whoever cancels that cancels them, so that they are handed back."""
         was_cancelled = False
-        while self._running:
+        while left := [
+            task for task in self._running.values() if not task.done()
+        ]:  # one cancelled before it began stays
             try:
-                await asyncio.wait(self._running.values())
+                await asyncio.wait(left)
             except asyncio.CancelledError:
                 was_cancelled = True
                 self._cancel_all()
