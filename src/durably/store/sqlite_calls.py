@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 from durably.store import rows
@@ -42,6 +42,7 @@ class Part:
     def __init__(self, number: int, sqls: Sequence[Sql], params: Mapping[str, Param]) -> None:
         self.number = number
         self.each = sqls[0].each
+        self._only_if = sqls[0].only_if
         batch = params[self.each] if self.each is not None else None
         columns = batch.columns if isinstance(batch, Batch) else ()
         names = tuple(dict.fromkeys(name for sql in sqls for name in sql.params))
@@ -57,14 +58,13 @@ class Part:
 
     def calls(self, params: Mapping[str, Param], scalar: Callable[[str], object]) -> list[Values]:
         """The rows to insert."""
+        if self._only_if is not None and not _rows(params, self._only_if):
+            return []
         tail = [scalar(name) for name in self._scalars]
         if self.each is None:
             return [[self.number, *tail]]
-        batch = params[self.each]
-        if not isinstance(batch, Batch):
-            raise TypeError(f"no batch: {self.each}")
         number, pick = self.number, self._pick
-        found: list[Values] = [[number, *pick(row), *tail] for row in batch.rows]
+        found: list[Values] = [[number, *pick(row), *tail] for row in _rows(params, self.each)]
         for place in self._times:
             for values in found:
                 if (time := values[place]) is not None:
@@ -86,7 +86,7 @@ class Parts:
         made = self._made.get(name)
         if made is None:
             first = 100 * sorted(_FITTING).index(name)
-            grouped = [list(sqls) for _, sqls in groupby(self.catalogue[name], key=lambda sql: sql.each)]
+            grouped = [list(sqls) for _, sqls in groupby(self.catalogue[name], key=attrgetter("each", "only_if"))]
             made = self._made[name] = tuple(Part(first + place, sqls, params) for place, sqls in enumerate(grouped, 1))
         return made
 
@@ -113,6 +113,8 @@ class Calls:
         self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
         self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_chosen (place INTEGER)")
         self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_collected (id, job, input)")
+        columns = "place, id, job, labels, seq, number, output"
+        self.raw.execute(f"CREATE TEMP TABLE IF NOT EXISTS durably_completed ({columns})")
 
     def learn(self, parts: Sequence[Part]) -> None:
         """Make the triggers that are not there yet. To be called outside a transaction."""
@@ -167,6 +169,13 @@ def connect(url: DatabaseUrl) -> Opened:
     raw = sqlite3.connect(url.location, isolation_level=None, timeout=0, check_same_thread=False, cached_statements=512)
     raw.row_factory = sqlite3.Row
     return Opened(raw, Calls(raw))
+
+
+def _rows(params: Mapping[str, Param], name: str) -> Sequence[Sequence[Any]]:
+    batch = params[name]
+    if not isinstance(batch, Batch):
+        raise TypeError(f"no batch: {name}")
+    return batch.rows
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
