@@ -39,7 +39,7 @@ def scalar(name: str) -> object:
 
 def run(calls: Calls, part: Part, params: dict[str, Batch]) -> int:
     calls.learn([part])
-    statements = calls.statements(part.calls(params, scalar))
+    statements = calls.statements([found] if (found := part.calls(params, scalar)) else [])
     for text, values in statements:
         calls.raw.execute(text, values)
     return len(statements)
@@ -81,7 +81,7 @@ def test_rows_that_fill_up_a_statement_call_nothing(calls: Calls, count: int) ->
 def test_many_batches_share_few_statements(calls: Calls) -> None:
     part = Part(1, [SAVE], items())
     texts = {
-        text for count in range(1, 1001) for text, _ in calls.statements(part.calls(items(*["x"] * count), scalar))
+        text for count in range(1, 1001) for text, _ in calls.statements([part.calls(items(*["x"] * count), scalar)])
     }
     assert len(texts) <= 64
 
@@ -93,5 +93,5 @@ def test_what_one_statement_cannot_hold_is_several(calls: Calls, monkeypatch: py
 
 
 def test_no_statement_takes_more_values_than_sqlite_does(calls: Calls) -> None:
-    statements = calls.statements([[1] + [None] * 18] * 5000)
+    statements = calls.statements([[[1] * 5000] + [[None] * 5000] * 18])
     assert max(len(values) for _, values in statements) <= 32766
