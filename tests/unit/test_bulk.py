@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from pydantic import BaseModel
@@ -49,6 +49,10 @@ def built(target: Target[Any, Any] | str, items: Sequence[object]) -> list[Seque
     return build_runs(target, items, ids=ids(len(items)), max_bytes=LIMIT)
 
 
+def is_item(item: object) -> TypeGuard[TriggerItem[object]]:
+    return isinstance(item, TriggerItem)
+
+
 @pytest.mark.parametrize(
     ("target", "items", "are_columns"),
     [
@@ -67,8 +71,8 @@ def test_each_is_built_as_it_would_be_alone(
     [chunk] = built(target, items)
     assert isinstance(chunk, PlainRuns) == are_columns
     for item, run in zip(items, chunk, strict=True):
-        bare, options = (item.input, item.options()) if isinstance(item, TriggerItem) else (item, None)
-        assert run == build_run(target, bare, id=run.id, max_bytes=LIMIT, options=options)
+        more = item if is_item(item) else TriggerItem(item)
+        assert run == build_run(target, more.input, id=run.id, max_bytes=LIMIT, options=more.options())
 
 
 def test_many_are_built_in_chunks_and_in_order() -> None:
