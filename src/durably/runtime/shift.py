@@ -211,9 +211,9 @@ class Shift:
 
     def _on_wake(self, wake: Wake) -> None:
         if Wake.WORK in wake:
-            self._maintenance.look_soon()
             if self._free() > 0:
                 self.wake()
+            self._maintenance.look_soon()
 
     def _on_outlook(self, outlook: Outlook) -> None:
         self._has_expired = outlook.expired
