@@ -10,7 +10,7 @@ import asyncio
 import logging
 from _thread import interrupt_main
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -342,9 +342,9 @@ class Execution:
 
     # --- told by the recorder -------------------------------------------------------------------------------
 
-    def announce(self, entry: Entry) -> None:
+    def announce(self, entries: Sequence[Entry]) -> None:
         """See `Author`."""
-        self._place.reporter.stored(self.stored, entry)
+        self._place.reporter.stored(self.stored, entries)
 
     def write_failed(self, error: Exception) -> None:
         """See `Author`."""
