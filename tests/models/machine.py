@@ -230,12 +230,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
-        source = self.pick(place)
+        """With checkpoints of a run that may be deleted in the same transaction, or be gone already."""
+        source = self.pick(place, gone=True)
         if source is None:
             return
-        new, name = self.new_run(kind), (*source.steps, *NAMES)[step % (len(source.steps) + 3)]
-        operation = self.make(runs.retrigger, new, source_id=source.id, from_step=name)
-        self.play(Move(operation, lambda: self.model.retrigger(new, source_id=source.id, from_step=name)), way)
+        new, taken = self.new_run(kind), some_checkpoints(source, step)
+        operation = self.make(runs.retrigger, new, taken)
+        self.play(Move(operation, lambda: self.model.retrigger(new, taken)), way)
 
     # --- claims and leases --------------------------------------------------------------------------------
 
@@ -480,6 +481,12 @@ class StoreMachine(RuleBasedStateMachine):
 
 def a_write(run: Row, lease: Lease, count: int, **parts: Any) -> RunWrite:
     return RunWrite(lease=lease, number=count, concurrency_key=run.concurrency_key, **parts)
+
+
+def some_checkpoints(run: Row, count: int) -> list[StepRecord]:
+    """So many of those that it has, the first ones."""
+    done = [step for step in run.steps.values() if step.status is StepStatus.COMPLETED]
+    return sorted(done, key=lambda step: (step.position, step.name))[:count]
 
 
 def a_step(run: Row, name: str, position: int, now: datetime, *, is_done: bool) -> StepRecord:

@@ -50,6 +50,7 @@ class Ledger:
         self._profile = profile
         self._rows: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        # of a run that was deleted, those that it had then
         self._seqs: Counter[str] = Counter()
         self._limits: dict[str, int] = defaultdict(lambda: 1)
         self._rules = RowRules()
@@ -104,11 +105,14 @@ class Ledger:
             kinds[change.kind](change)
         self._check_told()
         self._check_keys(before)
+        for run, step in self._dropped:
+            if run not in self._rows:
+                continue
+            self._steps[run].pop(step["name"], None)
+            if self._rows[run]["status"] != "completed":
+                self.find("G12", f"step {step['name']} of {run} is gone, and the run is not")
         for run in self._copied:
             self._check_copies(run)
-        for run, step in self._dropped:
-            if run in self._rows and self._rows[run]["status"] != "completed":
-                self.find("G12", f"step {step['name']} of {run} is gone, and the run is not")
 
     def _check_told(self) -> None:
         for run in {**self._expected, **self._told}:
@@ -269,7 +273,6 @@ class Ledger:
         run, old, new = change.run, change.old, change.new
         if new is None:
             self._dropped.append((run, old or {}))
-            self._steps[run].pop((old or {})["name"], None)
             return
         self._steps[run][new["name"]] = new
         for finding in self._rules.step(run, old, new):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 from durably import Job
 from durably.errors import DurablyError
-from durably.model import Run
+from durably.model import NewRun, Run, StoredRun
 from durably.runtime.bulk import TriggerItem
 from durably.testing import Process, SimulatedConnection, SimulatedDurably
 from tests.simulation.blocking import blocking
@@ -36,6 +37,7 @@ _KINDS = ("trigger",) * 12 + (
     "delete",
     "limit",
     "race",
+    "duel",
 )
 
 
@@ -83,7 +85,11 @@ class Clients:
             kinds = [self.chance.choice(("trigger", "cancel", "resume", "retrigger")) for _ in range(3)]
             await asyncio.gather(*(self._do(one, process, durably) for one in kinds))
             return
-        if kind == "trigger":
+        if kind == "duel":
+            if self.known:
+                run = self.chance.choice(self.known)
+                await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
+        elif kind == "trigger":
             await self._trigger(process, durably)
         elif kind == "many":
             await self._trigger_many(process, durably)
@@ -106,13 +112,23 @@ class Clients:
         if kind != "again":
             await self._call(process, kind, run, calls[kind])
         elif (step := self.some_step(run)) is not None:
-            await self._call(
-                process,
-                "retrigger",
-                run,
-                lambda: durably.retrigger(run, job=self.job_of(run), from_step=step),
-                from_step=step,
-            )
+            job = self.job_of(run)
+            with self.copying(durably, run, step):
+                await self._call(
+                    process, "retrigger", run, lambda: durably.retrigger(run, job=job, from_step=step), from_step=step
+                )
+
+    def copying(self, durably: SimulatedDurably, run: str, step: str | None) -> AbstractContextManager[object]:
+        """Take note of what is made of a run from a step on, also when nobody lives to be told of it."""
+        made: Callable[..., NewRun] = durably._again  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - there the new run gets its id
+
+        def noted(job: AnyJob, old: StoredRun) -> NewRun:
+            new = made(job, old)
+            if step is not None:
+                self.history.copies[new.id] = run, step
+            return new
+
+        return patch.object(durably, "_again", noted)
 
     def job_of(self, run: str) -> AnyJob:
         """The job of a run."""
@@ -239,9 +255,8 @@ class Visitor:
         else:
             step = clients.some_step(run) if kind == "again" else None
             clients.history.begun.append("retrigger")
-            made = await durably.retrigger(run, job=clients.job_of(run), from_step=step, connection=connection)
-            if step is not None:
-                clients.history.copies[made.id] = run, step
+            with clients.copying(durably, run, step):
+                made = await durably.retrigger(run, job=clients.job_of(run), from_step=step, connection=connection)
             self._note("retrigger", made)
 
     def _note(self, kind: str, run: Run[Any], tag: str = "") -> None:

@@ -176,7 +176,7 @@ class History:
         self.calls: list[Call] = []
         self.visits: list[Visit] = []
         self.copies: dict[str, tuple[str, str]] = {}
-        """Of each run that took over steps: from which run, and before which step."""
+        """Of each run that is to take over steps: from which run, and before which step."""
         self.heard: list[Heard] = []
         """What the subscriber was given."""
         self.stopped: list[tuple[str, float, int]] = []
@@ -198,10 +198,6 @@ class History:
             return
         now_us = self.database.environment.now_us()
         self.transactions[number] = Transaction(world.now, request.process.name, names, now_us)
-        for statement in request.statements:
-            if statement.name == "copy_steps":
-                params: Any = statement.params
-                self.copies[params["run_id"]] = params["source_id"], params["from_step"]
         lost = "" if request.fate.loss is Loss.NONE else f" ({request.fate.loss.value})"
         world.note(f"{request.process.name:10} #{number} {names}{lost}")
         if request.readonly:

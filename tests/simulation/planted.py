@@ -17,7 +17,7 @@ from unittest.mock import patch
 from durably.errors import DatabaseUnavailable
 from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, StepRecord, Verdict
 from durably.rules import outcome
-from durably.runtime import claims, execution, maintenance, renewer, steps, tenure
+from durably.runtime import again, claims, execution, inside, maintenance, renewer, steps, tenure
 from durably.store import catalogue, operation, rows, runs, sqlite
 from durably.store.catalogue import Catalogue, Sql
 from durably.store.engine import Channel
@@ -247,6 +247,26 @@ def _new_ids() -> Generator[None]:
         yield
 
 
+@contextmanager
+def _one_step_more() -> Generator[None]:
+    """What a new run takes over holds the step that it begins with."""
+    before = again.checkpoints_before
+
+    def one_more(steps: Sequence[StepRecord], from_step: str) -> list[StepRecord] | None:
+        taken = before(steps, from_step)
+        return None if taken is None else [*taken, *(step for step in steps if step.name == from_step)]
+
+    with ExitStack() as stack:
+        for module in (again, inside):
+            stack.enter_context(patch.object(module, "checkpoints_before", one_more))
+        yield
+
+
+_IS_LEFT = """WHERE EXISTS (
+    SELECT 1 FROM durably_steps t WHERE t.run_id <> :run_id AND t.name = s.value->>0 AND t.completed_at = s.value->>4
+)"""
+"""What is copied is still somebody else's step."""
+
 BUGS = (
     Bug(
         "the fence is removed",
@@ -325,8 +345,11 @@ BUGS = (
     Bug("a failed run loses its steps", _decides(_drops_steps), 1),
     Bug("a stopping worker keeps its leases", _decides(_keeps_lease), 6),
     Bug("a repeated trigger gets another id", _new_ids, 29),
+    Bug("a retrigger takes over the step that it begins with", _one_step_more, 6),
     Bug(
-        "a retrigger takes over the step that it begins with", sql("copy_steps", (r"s\.position <", "s.position <=")), 6
+        "what is deleted while it is retriggered takes its steps with it",
+        sql("copy_steps", (r"WHERE EXISTS", f"{_IS_LEFT} AND EXISTS")),
+        16,
     ),
     Bug(
         "what a user's transaction triggers is never put in line",
