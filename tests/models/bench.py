@@ -28,6 +28,8 @@ from tests.support.store import SCHEMA, fill, inner_engine, private
 
 T = TypeVar("T")
 
+_PATIENT = "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+"""On a busy machine a game stands still for seconds, also within a transaction. That is no answer of the store."""
 TABLES = ("runs", "steps", "logs", "events", "concurrency_keys")
 
 
@@ -83,8 +85,11 @@ class Bench:
 
     async def _open(self) -> None:
         self._database = open_database(self._url, environment=self.clock)
-        await self._database.open()
         self._engine = inner_engine(self._database)
+        if self.is_postgres:
+            for link in private(self._engine, "_links").values():
+                link.settings += f"; {_PATIENT}"
+        await self._database.open()
         if self._mutant is not None:
             break_sql(self._engine, self._mutant)
         if self.is_postgres:

@@ -61,6 +61,10 @@ def same(result: object) -> object:
     return result
 
 
+def told_one(result: Enqueued) -> object:
+    return result.run.id, result.disposition
+
+
 def told(result: Sequence[Enqueued]) -> object:
     """A repeated plain trigger is not read back: only that it is there is certain."""
     return [(one.run.id, one.disposition) for one in result]
@@ -90,6 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.written: dict[Lease, RunWrite] = {}
         self.tokens: list[str] = []
         self.asked: list[Sequence[NewRun]] = []
+        self.copied: list[tuple[NewRun, Sequence[StepRecord]]] = []
 
     # --- doing it on both sides -----------------------------------------------------------------------
 
@@ -231,12 +236,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
         """With checkpoints of a run that may be deleted in the same transaction, or be gone already."""
-        source = self.pick(place, gone=True)
-        if source is None:
-            return
-        new, taken = self.new_run(kind), some_checkpoints(source, step)
+        if (source := self.pick(place, gone=True)) is not None:
+            self.copied.append((self.new_run(kind), some_checkpoints(source, step)))
+            self.copy(*self.copied[-1], way, same)
+
+    def copy(self, new: NewRun, taken: Sequence[StepRecord], way: str, seen: Callable[[Any], object]) -> None:
         operation = self.make(runs.retrigger, new, taken)
-        self.play(Move(operation, lambda: self.model.retrigger(new, taken)), way)
+        self.play(Move(operation, lambda: self.model.retrigger(new, taken), seen), way)
 
     # --- claims and leases --------------------------------------------------------------------------------
 

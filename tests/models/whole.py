@@ -13,7 +13,18 @@ from durably.model import RunFilter, RunStatus
 from durably.store import care, inside, overview
 from durably.store.operation import Operation, Rows, combine
 from tests.models import watching
-from tests.models.machine import KEYS, StoreMachine, a_while, expected_event, few, number, shown, some_checkpoints
+from tests.models.machine import (
+    KEYS,
+    StoreMachine,
+    a_while,
+    expected_event,
+    few,
+    number,
+    shown,
+    some_checkpoints,
+    told_one,
+    ways,
+)
 from tests.models.model import LIVING, Model
 
 filters = st.builds(
@@ -42,6 +53,13 @@ class WholeMachine(StoreMachine):
         lost = [items for items in self.asked if any(item.id in gone for item in items)]
         asked = lost if lost and place % 2 else self.asked
         self.enqueue_these(asked[-1 - place % len(asked)], "alone", is_again=True)
+
+    @precondition(lambda self: bool(self.copied))
+    @rule(place=number, way=ways)
+    def retrigger_again(self, place: int, way: str) -> None:
+        """As after a commit in doubt, also when the new run has been claimed, has ended, or is gone."""
+        self.settle()
+        self.copy(*self.copied[-1 - place % len(self.copied)], way, told_one)
 
     # --- users' transactions ------------------------------------------------------------------------------
 
