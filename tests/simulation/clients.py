@@ -146,8 +146,9 @@ class Clients:
     async def _trigger(self, process: Process, durably: SimulatedDurably) -> None:
         plan, options = self.request()
         job = self.some_job()
-        shown = {name: value for name, value in options.items() if name != "delay"}
-        await self._call(process, "trigger", None, lambda: durably.trigger(job, plan, **options), tag=plan.tag, **shown)
+        await self._call(
+            process, "trigger", None, lambda: durably.trigger(job, plan, **options), tag=plan.tag, **options
+        )
 
     def request(self) -> tuple[Plan, dict[str, Any]]:
         """What to trigger: the input and the options."""
@@ -174,7 +175,7 @@ class Clients:
         keys = [self.chance.choice((None, "red", "blue")) for _ in tags]
         plans = [random_plan(self.chance, tag, self.profile.kinds) for tag in tags]
         items = [TriggerItem(plan, concurrency_key=key) for plan, key in zip(plans, keys, strict=True)]
-        await self._call(process, "many", None, lambda: durably.trigger_many(scripted, items), tags=tags)
+        await self._call(process, "many", None, lambda: durably.trigger_many(scripted, items), tags=tags, keys=keys)
 
     async def _call(
         self, process: Process, kind: str, run: str | None, call: Callable[[], Awaitable[object]], **detail: Any
@@ -248,7 +249,7 @@ class Visitor:
             plan, options = clients.request()
             options.pop("if_pending", None)
             made = await durably.trigger(clients.some_job(), plan, connection=connection, **options)
-            self._note("trigger", made, plan.tag)
+            self._note("trigger", made, plan.tag, options)
         elif kind == "cancel":
             await durably.cancel(run, connection=connection)
             self._visit.deeds.append(Deed("cancel", run))
@@ -259,9 +260,9 @@ class Visitor:
                 made = await durably.retrigger(run, job=clients.job_of(run), from_step=step, connection=connection)
             self._note("retrigger", made)
 
-    def _note(self, kind: str, run: Run[Any], tag: str = "") -> None:
+    def _note(self, kind: str, run: Run[Any], tag: str = "", options: dict[str, Any] | None = None) -> None:
         self._clients.know(run)
-        self._visit.deeds.append(Deed(kind, run.id, tag, run.disposition or ""))
+        self._visit.deeds.append(Deed(kind, run.id, tag, run.disposition or "", options or {}))
 
 
 def plan_tag(input_json: str) -> str:

@@ -12,7 +12,7 @@ from durably.testing.served import Request
 
 IMAGE = (
     "status", "generation", "hold", "slot", "rank", "crashes", "attempt", "lease_expires_at", "concurrency_key", "job",
-    "idempotency_key", "output", "error", "completed_at", "completed_steps", "input",
+    "idempotency_key", "output", "error", "completed_at", "completed_steps", "input", "available_at",
 )  # fmt: skip
 """The columns of a run that are noted whenever one of them changes."""
 _LEASE = IMAGE.index("lease_expires_at")
@@ -145,6 +145,8 @@ class Deed:
     run: str
     tag: str = ""
     disposition: str = ""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What was asked for."""
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ from typing import Any
 from unittest.mock import patch
 
 from durably.errors import DatabaseUnavailable
-from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, StepRecord, Verdict
+from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, RunWrite, StepRecord, Verdict
 from durably.rules import outcome
 from durably.runtime import again, claims, execution, inside, maintenance, renewer, steps, tenure
-from durably.store import catalogue, operation, rows, runs, sqlite
+from durably.store import catalogue, operation, rows, runs, sqlite, write_rows
 from durably.store.catalogue import Catalogue, Sql
 from durably.store.engine import Channel
 from durably.store.operation import Operation, Rows, Statement
@@ -232,6 +232,17 @@ def _no_starts() -> AbstractContextManager[object]:
     return patch.object(rows, "events", last)
 
 
+def _starts_untold() -> AbstractContextManager[object]:
+    """As if a step that ran through had never begun: no number is left out."""
+    checkpoint = write_rows._checkpoint  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+    def ended(write: RunWrite) -> tuple[object, ...]:
+        row: tuple[object, ...] = checkpoint(write)
+        return (*row[:3], 1, *row[4:])
+
+    return patch.object(write_rows, "_checkpoint", ended)
+
+
 @contextmanager
 def _new_ids() -> Generator[None]:
     """Each attempt to store a trigger gives it a new id."""
@@ -301,6 +312,25 @@ BUGS = (
         2,
     ),
     Bug("crashes are counted too early", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes + 2 <")), 0),
+    Bug("a crash too many is allowed", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes <")), 0),
+    Bug(
+        "a dead worker's runs wait longer than they must",
+        sql("claim_expired", (r"x\.lease_expires_at <= :now", "x.lease_expires_at <= :now - 4000000")),
+        0,
+    ),
+    Bug("a doubtful claim takes what others hold", sql("claimed", (r"r\.token = :token", "r.token IS NOT NULL")), 0),
+    Bug("a refused write is told as stored", sql("write_runs", (r"(?s)(SELECT durably_rows.*)", r"\1 AND false")), 0),
+    Bug("what was cancelled is still written to", sql("write_runs", (r"[+r.]*status = 'leased' AND", "")), 0),
+    Bug("a completed run loses its output", sql("write_runs", (r"output = :output, error = NULL", "error = NULL")), 0),
+    Bug("an idempotency key is lost", sql("insert_runs", (r":idempotency_key", "NULL")), 0),
+    Bug("a concurrency key is lost", sql("insert_runs", (r":concurrency_key AS", "NULL AS")), 0),
+    Bug("a start time is lost", sql("insert_runs", (r"coalesce\(:run_at, :now \+ :delay_us\)", ":run_at")), 0),
+    Bug(
+        "a start time is missed",
+        sql("release_due", (r"r\.available_at <= :now", "r.available_at <= :now - 4000000")),
+        0,
+    ),
+    Bug("the start of a step is never told", _starts_untold, 0),
     Bug("another input gets the old run", sql("read_enqueued", (r"dup\.input_digest = i\.input_digest", "true")), 17),
     Bug(
         "slots are handed out beyond the limit",
