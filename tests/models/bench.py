@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from unittest.mock import patch
 
 import asyncpg
 
@@ -67,9 +68,11 @@ class Bench:
         self._database: Database
         self._engine: Any
         self._admin: Any = None
+        self._no_timeout: Any = patch("durably.store.postgres_connect._ANSWER_WITHIN", None)
         self._guest: Any = Guest(parse_url(url), self.clock, SCHEMA)
 
     def __enter__(self) -> Self:
+        self._no_timeout.start()
         self._runner.run(self._open())
         return self
 
@@ -78,6 +81,7 @@ class Bench:
     ) -> None:
         self._runner.run(self._close())
         self._runner.close()
+        self._no_timeout.stop()
 
     @property
     def is_postgres(self) -> bool:

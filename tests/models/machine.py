@@ -228,6 +228,12 @@ class StoreMachine(RuleBasedStateMachine):
     def enqueue(self, some: list[tuple[Any, ...]], way: str) -> None:
         self.enqueue_these([self.new_run(kind) for kind in some], way, is_again=way == "twice")
 
+    @rule(jobs=st.lists(st.sampled_from(JOBS), min_size=1, max_size=3), way=ways)
+    def enqueue_plain(self, jobs: Sequence[str], way: str) -> None:
+        """Nothing is said but job and input, as of most runs: they have a way of their own into the tables."""
+        items = [self.new_run((job, None, None, "queue", 1, 0, None, {})) for job in jobs]
+        self.enqueue_these(items, way, is_again=way == "twice")
+
     def enqueue_these(self, asked: Sequence[NewRun], way: str, *, is_again: bool) -> None:
         operation, items = self.plural(runs.enqueue, asked)
         self.asked.append(items)
@@ -321,6 +327,18 @@ class StoreMachine(RuleBasedStateMachine):
         "way": ways,
     }
     write, write_more, write_most = often(**writes)(do_write), often(**writes)(do_write), often(**writes)(do_write)
+
+    @rule(
+        places=st.lists(number, min_size=1, max_size=2),
+        kind=st.sampled_from(["step", "late step", "completed"]),
+        stale=st.integers(0, 3),
+        name=number,
+        way=ways,
+    )
+    def write_plain(self, places: list[int], kind: str, stale: int, name: int, way: str) -> None:
+        """One step, or the end, as nearly every write is: they have a way of their own too."""
+        is_end = kind == "completed"
+        self.do_write(places, [] if is_end else [kind], kind if is_end else None, stale, name, way)
 
     def parts(self, run: Row, kinds: Sequence[str], name: str) -> dict[str, Any]:
         """Steps, events and progress of one write; names come again, and what is stored stays."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from durably.testing.simulated import BEGINNING
 from tests.simulation.check_rows import Ledger
@@ -18,7 +18,7 @@ _VISIT = 0.1
 """From so many seconds on a transaction of a client's own keeps others from their work."""
 
 
-_ACTIVE = {"tick", "start", "start thread", "done"}
+_ACTIVE = {"tick", "start", "start plain", "start thread", "done"}
 """What code does that can be interrupted; in a thread it is stopped at its next step."""
 _STARTS = ("start", "start plain", "start thread")
 
@@ -54,6 +54,7 @@ class CodeChecker:
             self._by_execution[effect.run, effect.generation].append(effect)
         self._slack = 4.0 if profile.is_lossy else 0.0
         self._check_steps()
+        self._check_repeats()
         self._check_endings()
         self._check_cancels()
         self._check_takeovers()
@@ -78,6 +79,16 @@ class CodeChecker:
                     self._check_belief(effect)
             if effect.kind == "got":
                 self._check_value(effect, stored)
+
+    def _check_repeats(self) -> None:
+        """Within an execution a step is called once, and again only where the job has seen it fail."""
+        starts: Counter[tuple[str, int, str]] = Counter()
+        for effect in self._history.effects:
+            starts[effect.run, effect.generation, effect.step] += effect.kind in _STARTS
+            starts[effect.run, effect.generation, effect.step] -= effect.kind == "swallowed"
+        for (run, generation, step), count in starts.items():
+            if count > 1:
+                self._find("G5", f"{step} of {run}@{generation} was called {count} times more than it failed")
 
     def _is_excused(self, effect: Effect) -> bool:
         """Whether it may begin though its lease is another's by now.

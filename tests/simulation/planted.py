@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -147,6 +147,16 @@ def _forgets_doubts(_: Any) -> Any:
         private(self, "_doubtful").clear()
 
     return _resolve_doubts
+
+
+def _called_twice(perform: Any) -> Any:
+    async def twice(self: Any, step: Any, fn: Any, args: Any, *, is_async: bool) -> object:
+        if is_async:
+            with suppress(Exception):
+                await fn(*args)
+        return await perform(self, step, fn, args, is_async=is_async)
+
+    return twice
 
 
 def _live(complete: Any) -> Any:
@@ -330,6 +340,7 @@ BUGS = (
         sql("release_due", (r"r\.available_at <= :now", "r.available_at <= :now - 4000000")),
         0,
     ),
+    Bug("a step is called twice", method(steps.Steps, "perform", _called_twice), 0),
     Bug("the start of a step is never told", _starts_untold, 0),
     Bug("another input gets the old run", sql("read_enqueued", (r"dup\.input_digest = i\.input_digest", "true")), 17),
     Bug(
