@@ -296,26 +296,34 @@ async def test_a_worker_whose_task_is_cancelled_hands_its_runs_back(bench: Bench
     assert {(await bench.run(run)).status for run in runs} == {RunStatus.PENDING}
 
 
-async def test_a_run_whose_task_is_cancelled_before_it_begins_does_not_keep_the_worker(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_whole_loop", [False, True])
+async def test_a_run_whose_task_is_cancelled_before_it_begins_is_handed_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, is_whole_loop: bool
 ) -> None:
-    """As when the loop is shut down in the same moment."""
+    """As when the loop is shut down in the same moment: `asyncio.run` cancels every task that it finds."""
     begin = Shift._begin  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the moment that is meant
-    begun: list[asyncio.Task[None]] = []
+    others, begun = asyncio.all_tasks(), list[asyncio.Task[None]]()
 
     def begin_and_cancel(shift: Shift, claimed: Any, place: Any) -> None:
         begin(shift, claimed, place)
         begun.extend(private(shift, "_running").values())
-        begun[-1].cancel()
+        for task in asyncio.all_tasks() - others if is_whole_loop else begun:
+            if task.get_name() == "durably-worker" or task in begun:
+                task.cancel()
 
     monkeypatch.setattr(Shift, "_begin", begin_and_cancel)
-    await bench.trigger(other)
+    run = await bench.trigger(other)
     worker = bench.worker(other)
     await worker.start()
     await eventually(lambda: bool(begun) and begun[0].done())
-    stopping = asyncio.create_task(worker.stop(timedelta(0)))
     async with asyncio.timeout(40):
-        await stopping
+        if is_whole_loop:
+            await asyncio.gather(worker.ended(), return_exceptions=True)
+        else:
+            await worker.stop(timedelta(0))
+    assert begun[0].cancelled()
+    found = await bench.run(run)
+    assert (found.status, found.generation, found.attempt, found.crashes) == (RunStatus.PENDING, 1, 0, 0)
 
 
 async def test_old_runs_and_events_are_purged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

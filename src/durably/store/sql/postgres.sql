@@ -244,17 +244,15 @@ CROSS JOIN LATERAL (
 ORDER BY i.ord
 
 -- name: copy_steps
--- Give a new run the checkpoints of another one that come before a position.
+-- Give a new run checkpoints of another one.
 WITH copied AS (
     INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-    SELECT :run_id::uuid, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
-    FROM {steps} s
-    WHERE s.run_id = :source_id::uuid
-      AND s.status = 'completed'
-      AND s.position < (
-          SELECT f.position FROM {steps} f WHERE f.run_id = :source_id::uuid AND f.name = :from_step::text
-      )
-      AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id::uuid AND r.generation = 0)
+    SELECT :run_id::uuid, s.name, s.position, 'completed', s.output, 0, s.started_at, s.completed_at
+    FROM unnest(
+        :steps_name::text[], :steps_position::integer[], :steps_output::text[],
+        :steps_started_at::timestamptz[], :steps_completed_at::timestamptz[]
+    ) AS s (name, position, output, started_at, completed_at)
+    WHERE EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id::uuid AND r.generation = 0)
     ON CONFLICT DO NOTHING
     RETURNING position
 )

@@ -190,14 +190,11 @@ CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, CASE WHEN i.i
 ORDER BY i.ord
 
 -- name: copy_steps
--- Give a new run the checkpoints of another one that come before a position.
+-- Give a new run checkpoints of another one.
 INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-SELECT :run_id, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
-FROM {steps} s
-WHERE s.run_id = :source_id
-  AND s.status = 'completed'
-  AND s.position < (SELECT f.position FROM {steps} f WHERE f.run_id = :source_id AND f.name = :from_step)
-  AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id AND r.generation = 0)
+SELECT :run_id, s.value->>0, s.value->>1, 'completed', s.value->>2, 0, s.value->>3, s.value->>4
+FROM json_each(:steps) s
+WHERE EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id AND r.generation = 0)
 ON CONFLICT DO NOTHING;
 UPDATE {runs}
 SET completed_steps = n.steps, next_step = n.next_step
