@@ -39,7 +39,7 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
     Making one does no I/O and starts no thread: it is safe at import and before a fork. The database is opened at
     the first use, in the event loop that is running then, and closed by `close()`, or at the end of the last
     `async with` block of it or of its workers; the next use opens it again. Use in another event loop is a UsageError
-    until it is closed. A forked child opens the database anew.
+    until it is closed or its loop has ended. A forked child opens the database anew.
     """
 
     def __init__(  # noqa: PLR0913  # a user looks for every setting here, with its type and default
