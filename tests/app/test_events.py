@@ -49,6 +49,16 @@ async def test_the_feed_can_be_filtered(durably: Durably) -> None:
     assert event.job == "b"
 
 
+@pytest.mark.parametrize("ahead", [1000, 2**40, 2**63])
+async def test_a_cursor_of_a_database_that_is_no_more_means_from_now_on(durably: Durably, ahead: int) -> None:
+    """As of one that was made anew, or restored, while its readers stayed: they would wait until it has caught up."""
+    await durably.trigger("before")
+    async with durably.events(after=ahead) as stream:
+        run = await durably.trigger("a")
+        [event] = await take(stream, 1)
+    assert event.run_id == run.id
+
+
 async def test_a_cursor_continues_where_it_was_taken(durably: Durably) -> None:
     await durably.trigger_many("job", range(10))
     async with durably.events(after=0) as stream:

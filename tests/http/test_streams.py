@@ -381,6 +381,14 @@ async def test_the_feed_resumes_after_any_event_also_between_a_start_and_its_end
             assert [one.data for one in await feed.take(len(whole) - place)] == [one.data for one in whole[place:]]
 
 
+async def test_a_feed_of_a_database_that_is_no_more_goes_on_from_now(exact: Site) -> None:
+    """A browser comes back with its last id by itself, also after the database was made anew or restored."""
+    await exact.trigger("echo", 1)
+    async with exact.feed(after="100000") as events:
+        run_id = await exact.trigger("echo", 2)
+        assert (await events.next()).data["runId"] == run_id
+
+
 async def test_a_feed_that_has_caught_up_joins_the_others(exact: Site) -> None:
     await exact.trigger("echo", 0)
     async with exact.feed() as first, exact.feed(("jobName", "echo"), after="0") as resumed:

@@ -22,7 +22,8 @@ from durably.errors import ValidationError
 from durably.jobs import Job, Registry, Target
 from durably.model import EventType
 from durably.runtime.listeners import Listener
-from durably.runtime.settings import Settings
+from durably.runtime.reading import check_timeout
+from durably.runtime.settings import Settings, check_span
 from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
 from durably.store.database import open_database
@@ -71,6 +72,11 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         """
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
+        if lease is not None:
+            check_span(lease, field="lease")
+        given: object = schema
+        if not isinstance(given, str):
+            raise ValidationError("schema", f"must be a str, not a {type(given).__name__}")
         environment = environment or SystemEnvironment()
         make = partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url)
         source = DatabaseSource(partial(make, connect=connect, lease=lease), schema)
@@ -133,6 +139,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
 
         What `fn` raises is logged. An async `fn` gets one event after the other, in a task of its own.
         """
+        if not callable(fn):
+            raise ValidationError("fn", f"must be a function, not a {fn.__class__.__name__}")
         try:
             return self._listeners.on(EventType(type), fn)
         except ValueError as error:
@@ -154,6 +162,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         both take patterns (`mail-*`), and each must match a job. `deps` makes an async context manager that the worker
         enters; jobs read its value as `step.deps`. The rest is as in the settings of this object if it is not given.
         """
+        if deps is not None and not callable(deps):
+            raise ValidationError("deps", f"must be a function that returns a context manager, not {deps!r}")
         settings = self._settings
         if max_concurrent_runs is not None:
             settings = replace(settings, max_concurrent_runs=max_concurrent_runs)
@@ -202,5 +212,6 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
     ) -> object:
         """Trigger a run and return what it returns. Raises like `trigger` and `result`; after a timeout it goes on."""
         refuse_connection(options)
+        check_timeout(timeout)
         run = await self.trigger(job, input, **options)
         return await self.result(run, timeout=timeout)

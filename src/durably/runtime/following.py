@@ -74,7 +74,8 @@ async def follow_feed(
 ) -> AsyncGenerator[Event | None, None]:
     """Yield the wanted events of all runs after cursor `after` (None: from now on), for ever.
 
-    Yields None once, when nothing can be missed any more.
+    A cursor that no event has had yet means from now on: the database that it was taken from is no more. Yields None
+    once, when nothing can be missed any more.
     """
     position = None if after is None else Position(after)
     is_ready = False
@@ -82,6 +83,8 @@ async def follow_feed(
         subscription = tail.subscribe(wants)
         try:
             await tail.ready()
+            if not is_ready and after is not None and await tail.is_ahead(after):
+                position = None
             if position is None:
                 tail.join(subscription)
             if not is_ready:

@@ -48,6 +48,11 @@ class DatabaseUrl:
 
 def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | None = None) -> DatabaseUrl:
     """The database that a URL means. Raises ValidationError naming what is wrong, without the password."""
+    given: object = url
+    if not isinstance(given, str):
+        raise ValidationError("url", f"must be a str, not a {type(given).__name__}: sqlite:///path.db")
+    if "\0" in url:
+        raise ValidationError("url", "must not contain the NUL character")
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ValidationError("url", f"{_masked(url)!r} is no URL: use sqlite:///path.db or postgresql://host/name")
@@ -71,6 +76,9 @@ def _refuse_for_sqlite(**options: object) -> None:
 
 
 def _listen_location(url: str) -> str:
+    given: object = url
+    if not isinstance(given, str):
+        raise ValidationError("listen_url", f"must be a str, not a {type(given).__name__}: postgresql://host/name")
     parsed = parse_url(url)
     if parsed.dialect != "postgres":
         raise ValidationError("listen_url", f"{parsed.shown!r} is not PostgreSQL: use postgresql://host/name")

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 from durably.app import Durably
 from durably.app.environ import from_environment
 from durably.environment import Environment
-from durably.jobs import Job
+from durably.jobs import Job, listed
 from durably.model import EventType
 from durably.runtime.listeners import Listener
 from durably.runtime.worker import Worker
@@ -133,8 +133,12 @@ class SyncDurably(SyncTriggers, SyncLooks, SyncActs):
         deps: Callable[[], AbstractContextManager[object] | AbstractAsyncContextManager[object]] | None = None,
     ) -> SyncWorker:
         """See `Durably.worker`. It works in the background: `with` it, or `start` and `stop` it."""
-        several, kept, left_out = tuple(jobs), tuple(only), tuple(exclude)
-        entered = None if deps is None else awaited(deps)
+        several, kept, left_out = (
+            listed(jobs, field="jobs"),
+            listed(only, field="only"),
+            listed(exclude, field="exclude"),
+        )
+        entered = awaited(deps) if callable(deps) else deps
 
         def make() -> Worker:
             return self._durably.worker(

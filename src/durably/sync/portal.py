@@ -77,7 +77,8 @@ class Portal:
     @property
     def closing(self) -> AbstractContextManager[object]:
         """What only one thread of this process does at a time."""
-        return self._home().closing
+        lock: AbstractContextManager[object] = self._home().closing
+        return lock
 
     def call(self, fn: Callable[[], Awaitable[T]]) -> T:
         """Await what `fn` returns, and return or raise what comes of it.
