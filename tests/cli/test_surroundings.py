@@ -40,7 +40,7 @@ def url(tmp_path: Path) -> str:
 def shell(url: str, text: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Let bash execute a line, where `durably` is the command line."""
     line = f'durably() {{ "{sys.executable}" -m durably.cli "$@"; }}; {text}'
-    given = os.environ | {"DURABLY_URL": url} | (env or {})
+    given = os.environ | {"DURABLY_URL": url} | dict(env or {})
     command = ["bash", "-c", line]
     return subprocess.run(command, env=given, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
