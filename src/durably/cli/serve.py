@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from durably import Durably, Job, UsageError, ValidationError, Worker
+from durably.cli.access import WithoutSecrets
 from durably.cli.exits import told
 from durably.cli.loops import Loop, run
 from durably.cli.signals import signals
@@ -59,6 +60,7 @@ def serve(
 ) -> None:
     """Serve the HTTP routes and event streams until SIGTERM or SIGINT; a second signal interrupts what still runs."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.access").addFilter(WithoutSecrets())
     make_current_directory_importable()
     with told():
         target, known = find_durably(durably), find_jobs(jobs or [])
