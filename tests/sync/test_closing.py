@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from durably import Step, SyncDurably, UsageError, job
+from durably import Event, Step, SyncDurably, UsageError, job
 from durably.sync.portal import Portal
 
 SECONDS = 60.0
@@ -138,3 +138,16 @@ def test_a_loop_that_is_closed_without_a_word_keeps_nobody_waiting() -> None:
             waiting.result(SECONDS)
     with pytest.raises(UsageError, match="closed"):
         portal.call(never)
+
+
+def test_closing_a_stream_ends_the_loop_of_the_thread_that_reads_it(durably: SyncDurably) -> None:
+    stream = durably.events(after=0)
+    with durably, ThreadPoolExecutor(1) as pool:
+        durably.trigger("job")
+        assert next(stream).type == "run:trigger"
+        reading = pool.submit(list[Event], stream)
+        with pytest.raises(TimeoutError):
+            reading.result(0.2)
+        stream.close()
+        assert reading.result(SECONDS) == []
+        stream.close()

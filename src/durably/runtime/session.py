@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from durably.environment import Environment
 from durably.errors import UsageError
@@ -94,18 +95,9 @@ class Sessions:
             if session.is_open or await session.open():
                 return session
 
-    @asynccontextmanager
-    async def use(self, *, scoped: bool) -> AsyncGenerator[Session, None]:
+    def use(self, *, scoped: bool) -> AbstractAsyncContextManager[Session]:
         """Keep the session open for as long as it is used. The last one to leave closes it if anybody was `scoped`."""
-        session = await self.get()
-        session.users += 1
-        session.is_scoped = session.is_scoped or scoped
-        try:
-            yield session
-        finally:
-            session.users -= 1
-            if session.is_scoped and not session.users:
-                await session.close()
+        return _Use(self, is_scoped=scoped)
 
     def _is_left_behind(self) -> bool:
         """Whether the loop of the session has ended, as after `asyncio.run`: nobody can close it there any more."""
@@ -157,3 +149,27 @@ class Sessions:
             await session.close()
         except Exception:  # a connection cannot say goodbye in a loop that is no more: it goes with its last reference
             _logger.debug("what was left open in an event loop that has ended could not be closed", exc_info=True)
+
+
+class _Use:
+    """A session in use. No generator: a loop that ends closes those in any order, and its users may be some."""
+
+    def __init__(self, sessions: Sessions, *, is_scoped: bool) -> None:
+        self._sessions = sessions
+        self._is_scoped = is_scoped
+        self._used: list[Session] = []
+
+    async def __aenter__(self) -> Session:
+        session = await self._sessions.get()
+        session.users += 1
+        session.is_scoped = session.is_scoped or self._is_scoped
+        self._used.append(session)
+        return session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session = self._used.pop()
+        session.users -= 1
+        if session.is_scoped and not session.users:
+            await session.close()
