@@ -33,6 +33,13 @@ async def order(step: Step) -> None: ...
         ("sqlite:///jobs.db?synchronous=off", "synchronous"),
         ("sqlite:///jobs.db?mode=ro", "unknown option 'mode'"),
         (f"user:{SECRET}@host/db", "is no URL"),
+        (f"postgresql://u:{SECRET}@host/db?sslmode=require&channel_binding=require", "channel_binding does not exist"),
+        (f"postgresql://u:{SECRET}@host/db?connect_timeout=10", "connect_timeout does not exist"),
+        (f"postgresql://u:{SECRET}@host/db?pgbouncer=true", "pgbouncer does not exist"),
+        (f"postgresql://u:{SECRET}@host/db?sslmode=on", "sslmode must be one of"),
+        (f"postgresql://u:{SECRET}@host:70000/db", "port 70000"),
+        (f"postgresql://u:{SECRET}@host:0/db", "port 0"),
+        (f"postgresql://u:{SECRET}@[::1/db", "brackets"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_at_once(url: str, hint: str) -> None:
@@ -72,6 +79,7 @@ def test_a_url_that_cannot_work_is_refused_at_once(url: str, hint: str) -> None:
         ("preserve_steps", {"preserve_steps": "false"}),
         ("max_concurrent_runs", {"max_concurrent_runs": 2**40}),
         ("schema", {"schema": 5}),
+        ("schema", {"schema": "a" * 56}),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_by_name(field: str, settings: dict[str, Any]) -> None:

@@ -34,6 +34,10 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 
+MAX_SCHEMA = 55
+"""PostgreSQL allows 63, and the channel of the wake-ups begins with `durably_`."""
+
+
 class Durably(Triggers, Looks, Overview, Acts, Care):
     """Durable jobs on one database: triggers runs, looks at them, acts on them, and makes workers.
 
@@ -77,6 +81,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         given: object = schema
         if not isinstance(given, str):
             raise ValidationError("schema", f"must be a str, not a {type(given).__name__}")
+        if len(schema) > MAX_SCHEMA:
+            raise ValidationError("schema", f"has {len(schema)} characters, at most {MAX_SCHEMA} are allowed")
         environment = environment or SystemEnvironment()
         make = partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url)
         source = DatabaseSource(partial(make, connect=connect, lease=lease), schema)
