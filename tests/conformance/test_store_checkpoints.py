@@ -213,9 +213,12 @@ async def test_a_repeated_write_is_stored_once(store: Store, number: int) -> Non
     assert await store.snapshot() == before
 
 
+@pytest.mark.parametrize("key", ["k", None], ids=["keyed", "plain"])
 @pytest.mark.parametrize("status", [RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.PENDING])
-async def test_a_repeated_end_counts_as_stored_and_changes_nothing(store: Store, status: RunStatus) -> None:
-    run = await store.leased(concurrency_key="k")
+async def test_a_repeated_end_counts_as_stored_and_changes_nothing(
+    store: Store, status: RunStatus, key: str | None
+) -> None:
+    run = await store.leased(concurrency_key=key)
     await store.end(run, status)
     before = await store.snapshot()
     assert await store.end(run, status) is Verdict.STORED
@@ -232,6 +235,19 @@ async def test_writes_of_many_runs_share_a_commit_and_stay_apart(store: Store) -
     for run in claimed:
         assert [step.name for step in await store.steps(run)] == ["s1", "s2", "s3"]
     assert await store.value("SELECT count(*) FROM {runs} WHERE completed_steps = 3 AND status = 'completed'") == 30
+    assert await store.is_sound()
+
+
+async def test_runs_that_end_in_one_batch_keep_what_is_theirs(store: Store) -> None:
+    claimed = [await store.leased(job=f"job{place}", labels={"place": str(place)}) for place in range(3)]
+    endings = [Ending(status=RunStatus.COMPLETED, output_json=str(place)) for place in range(3)]
+    writes = [a_write(run, 1, ending=ending) for run, ending in zip(claimed, endings, strict=True)]
+    assert await store.database.submit_all(steps.write_fast, writes) == [Verdict.STORED] * 3
+    for place, run in enumerate(claimed):
+        after, told = await store.get(run), (await store.events(run))[-1]
+        assert (after.output_json, after.labels) == (str(place), {"place": str(place)})
+        assert (told.type, told.seq, told.job, told.labels) == (EventType.RUN_COMPLETE, 3, run.job, after.labels)
+        assert told.created_at == after.completed_at
     assert await store.is_sound()
 
 

@@ -243,7 +243,7 @@ async def test_what_is_written_most_often_is_one_call(store: Store, calls: list[
         await store.store(a_checkpoint(run))
         await store.store(an_end(run, number=2))
         made = [text for text in calls if text.startswith("CREATE TEMP TRIGGER")]
-        assert len(made) == (8 if round_ == 0 else 0)
+        assert len(made) == (9 if round_ == 0 else 0)
     assert len(calls) == 4
 
 

@@ -69,10 +69,13 @@ def writes_of(run: StoredRun, number: int) -> dict[str, RunWrite]:
     }
 
 
+@pytest.mark.parametrize("key", ["k", None], ids=["keyed", "plain"])
 @pytest.mark.parametrize("overtaken", OVERTAKEN)
-async def test_a_write_by_an_older_generation_is_refused_and_changes_nothing(store: Store, overtaken: str) -> None:
-    run = await store.leased(concurrency_key="k", labels={"a": "b"})
-    await store.trigger(job="other", concurrency_key="k")
+async def test_a_write_by_an_older_generation_is_refused_and_changes_nothing(
+    store: Store, overtaken: str, key: str | None
+) -> None:
+    run = await store.leased(concurrency_key=key, labels={"a": "b"})
+    await store.trigger(job="other", concurrency_key=key)
     await store.store(a_checkpoint(run))
     await OVERTAKEN[overtaken](store, run)
     before = await store.snapshot()
@@ -102,6 +105,20 @@ async def test_a_refused_write_in_a_batch_leaves_the_others_stored(store: Store)
     assert verdicts == [Verdict.REFUSED, Verdict.STORED]
     assert await store.steps(lost) == []
     assert len(await store.steps(kept)) == 1
+
+
+async def test_of_ends_in_one_batch_those_are_refused_that_were_overtaken(store: Store) -> None:
+    lost, ended, waiting, *kept = [await store.leased() for _ in range(8)]
+    await store.taken_over(lost)
+    await store.end(ended)
+    await store.store(a_checkpoint(waiting, 2))
+    before = [await store.get(run) for run in (lost, ended, waiting)]
+    ends = [an_end(run) for run in (lost, *kept, ended, waiting)]
+    assert await store.database.submit_all(steps.write_fast, ends) == [Verdict.REFUSED] + [Verdict.STORED] * 7
+    assert [await store.get(run) for run in (lost, ended, waiting)] == before
+    for run in kept:
+        assert await store.event_types(run) == ["run:trigger", "run:leased", "run:complete"]
+    assert await store.is_sound()
 
 
 async def test_writes_of_two_generations_in_one_batch_store_the_newer(store: Store) -> None:

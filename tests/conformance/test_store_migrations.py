@@ -281,3 +281,22 @@ def test_every_field_of_a_record_has_a_column() -> None:
         for each in fields(record):
             column = renamed.get(each.name, each.name)
             assert each.name in made_up or re.search(rf"\b{column}\b", fragments), f"{record.__name__}.{each.name}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = 'unknown'",
+        "status = 'pending', hold = 'unknown'",
+        "hold = 'time'",
+        "status = 'completed'",
+        "completed_at = created_at",
+        "status = 'failed', completed_at = created_at, slot = (1 = 1)",
+    ],
+)
+async def test_a_run_that_cannot_be_is_refused_by_the_table(store: Store, change: str) -> None:
+    await store.leased()
+    before = await store.snapshot()
+    with pytest.raises((sqlite3.IntegrityError, asyncpg.CheckViolationError)):
+        await store.sql(f"UPDATE {{runs}} SET {change}")
+    assert await store.snapshot() == before

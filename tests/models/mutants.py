@@ -28,7 +28,7 @@ SQLITE = (
     Mutant("a new checkpoint does not forgive crashes", "write_runs", "+ 1, crashes = 0", "+ 1"),
     Mutant("being handed back counts as an attempt", "write_runs", "attempt - (:status = 'pending')", "attempt"),
     Mutant("a stored step is overwritten", "write_runs", "WHERE durably_steps.status <> 'completed'", "WHERE true"),
-    Mutant("a completed run loses its output", "write_runs", "output = :output, error = NULL", "error = NULL"),
+    Mutant("a completed run loses its output", "write_runs", "output = c.output, error = NULL", "error = NULL"),
     Mutant("a step's start is not told", "write_runs", ":events = 2 THEN", ":events = 9 THEN"),
     Mutant("a start that was told before is told again", "write_runs", ":events = 2 THEN", ":events > 0 THEN"),
     Mutant("a step starts when it ends", "write_runs", "THEN :started_at END", "THEN :completed_at END"),

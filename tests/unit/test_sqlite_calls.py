@@ -39,7 +39,7 @@ def scalar(name: str) -> object:
 
 def run(calls: Calls, part: Part, params: dict[str, Batch]) -> int:
     calls.learn([part])
-    statements = calls.statements(part.calls(params, scalar))
+    statements = calls.statements([found] if (found := part.calls(params, scalar)) else [])
     for text, values in statements:
         calls.raw.execute(text, values)
     return len(statements)
@@ -64,6 +64,33 @@ def test_an_empty_batch_is_no_call(calls: Calls) -> None:
     assert saved(calls) == []
 
 
+def test_what_is_run_once_for_a_batch_is_not_when_that_is_empty(calls: Calls) -> None:
+    once = Sql("INSERT INTO saved (name, mark) VALUES ('once', :mark)", ("mark",), "items")
+    part = Part(2, [once], items())
+    assert run(calls, part, items()) == 0
+    assert run(calls, part, items("a", "b")) == 1
+    assert saved(calls) == [("once", None, "m")]
+
+
+def test_parts_of_any_width_share_a_statement(calls: Calls) -> None:
+    name = Sql("INSERT INTO saved (name) VALUES (:name)", ("name",), None, "items")
+    parts = [Part(1, [SAVE], items()), Part(2, [name], items()), Part(3, [TELL], {})]
+    calls.learn(parts)
+    given = [items("a", "b"), items("c", "d", "e"), items()]
+    [(text, values)] = calls.statements([part.calls(params, scalar) for part, params in zip(parts, given, strict=True)])
+    calls.raw.execute(text, values)
+    both = (1_000_000, "m")
+    assert saved(calls) == [("a", *both), ("b", *both), *((name, None, None) for name in "cde")]
+    assert calls.found(7) == [{"name": "a", "n": 1}]
+
+
+def test_a_time_that_is_not_there_stays_away(calls: Calls) -> None:
+    run(
+        calls, Part(1, [SAVE], items()), {"items": Batch(("unused", "made_at", "name"), ((0, None, "a"), (0, AT, "b")))}
+    )
+    assert saved(calls) == [("a", None, "m"), ("b", 1_000_000, "m")]
+
+
 def test_rows_come_back_by_block(calls: Calls) -> None:
     run(calls, Part(2, [TELL], {}), {})
     [row] = calls.found(7)
@@ -82,7 +109,7 @@ def test_rows_that_fill_up_a_statement_call_nothing(calls: Calls, count: int) ->
 def test_many_batches_share_few_statements(calls: Calls) -> None:
     part = Part(1, [SAVE], items())
     texts = {
-        text for count in range(1, 1001) for text, _ in calls.statements(part.calls(items(*["x"] * count), scalar))
+        text for count in range(1, 1001) for text, _ in calls.statements([part.calls(items(*["x"] * count), scalar)])
     }
     assert len(texts) <= 64
 
@@ -94,5 +121,5 @@ def test_what_one_statement_cannot_hold_is_several(calls: Calls, monkeypatch: py
 
 
 def test_no_statement_takes_more_values_than_sqlite_does(calls: Calls) -> None:
-    statements = calls.statements([[1] + [None] * 18] * 5000)
+    statements = calls.statements([[[1] * 5000] + [[None] * 5000] * 18])
     assert max(len(values) for _, values in statements) <= 32766

@@ -115,22 +115,22 @@ class Triggers(Core):
         """
         if connection is not None:
             return await self._guest.run_async(connection, self._talk_of_trigger_many(job, items))
-        news = self._news(job, items)
-        stored = await store_all(await self._database(), news)
+        chunks = self._news(job, items)
+        stored = await store_all(await self._database(), chunks)
         if any(map(self._listeners.wants, _EVENTS.values())):
             for enqueued in chain.from_iterable(stored):
                 self._announce_trigger(enqueued)
-        return _all_triggered(job, news, stored)
+        return _all_triggered(job, chunks, stored)
 
-    def _news(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[NewRun]:
+    def _news(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[Sequence[NewRun]]:
         several = list(items)
         ids = self._environment.new_ids(len(several))
         return build_runs(self._target(job), several, ids=ids, max_bytes=self._settings.max_value_bytes)
 
     def _talk_of_trigger_many(self, job: Target[Any, Any] | str, items: Iterable[object]) -> Talk[list[Run[Any]]]:
-        news = self._news(job, items)
+        news = list(chain.from_iterable(self._news(job, items)))
         stored = yield from store_inside(news, is_many=True)
-        return _all_triggered(job, news, [stored], is_committed=False)
+        return _all_triggered(job, [news], [stored], is_committed=False)
 
     @overload
     async def retrigger(
@@ -213,14 +213,15 @@ def _triggered(job: Target[Any, Any] | str, new: NewRun, enqueued: Enqueued, *, 
 
 def _all_triggered(
     job: Target[Any, Any] | str,
-    news: Sequence[NewRun],
+    chunks: Sequence[Sequence[NewRun]],
     stored: Sequence[Sequence[Enqueued]],
     *,
     is_committed: bool = True,
 ) -> list[Run[Any]]:
-    """`stored` is what became of `news`, in chunks."""
+    """`stored` is what became of the runs in `chunks`, in chunks too."""
     if not all(isinstance(chunk, NewlyStored) for chunk in stored):
-        for index, (new, enqueued) in enumerate(zip(news, chain.from_iterable(stored), strict=True)):
+        pairs = zip(chain.from_iterable(chunks), chain.from_iterable(stored), strict=True)
+        for index, (new, enqueued) in enumerate(pairs):
             check_conflict(new, enqueued, index=index)
     types = PLAIN_TYPES if isinstance(job, str) else types_of(job)
     return [run for chunk in stored for run in to_runs(chunk, types, is_committed=is_committed)]

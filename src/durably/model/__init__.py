@@ -19,6 +19,7 @@ from durably.model.condition import (
     WaitingJob,
 )
 from durably.model.overview import Health, SeenWorker, Snapshot, Stats
+from durably.model.plain import PlainRuns
 from durably.model.seen import (
     TERMINAL,
     Disposition,
@@ -87,6 +88,7 @@ __all__ = [
     "LogLine",
     "NewRun",
     "Outlook",
+    "PlainRuns",
     "Progress",
     "Run",
     "RunError",

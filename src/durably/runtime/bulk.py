@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any, Generic, TypeGuard, TypeVar
 
-from durably.codec import Codec
 from durably.errors import ValidationError
 from durably.jobs import JobRef, Target, TriggerOptions, build_parsed
-from durably.model import Enqueued, IfPending, Labels, NewRun
+from durably.jobs.job import NO_DEFAULTS
+from durably.model import Enqueued, IfPending, Labels, NewRun, PlainRuns
 from durably.store import runs as store_runs
 from durably.store.database import Database
 
@@ -49,14 +49,25 @@ class TriggerItem(Generic[InputT]):
 
 def build_runs(
     target: Target[Any, Any] | str, items: Sequence[object], *, ids: Sequence[str], max_bytes: int
-) -> list[NewRun]:
-    """Return the runs that these items ask for: `TriggerItem`s, or bare inputs. Raises ValidationError."""
+) -> list[Sequence[NewRun]]:
+    """Return the runs that these items ask for, in chunks: `TriggerItem`s, or bare inputs. Raises ValidationError."""
     target = target if isinstance(target, Target) else JobRef(target)
-    codec = target.input_codec
-    inputs = [item.input if _is_item(item) else item for item in items]
-    parsed = _parsed_together(codec, inputs, max_bytes)
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(items), CHUNK)]
+    return [_build_chunk(target, items[at], ids[at], first=at.start, max_bytes=max_bytes) for at in chunks]
+
+
+def _build_chunk(
+    target: Target[Any, Any], items: Sequence[object], ids: Sequence[str], *, first: int, max_bytes: int
+) -> Sequence[NewRun]:
+    """The same for a chunk whose inputs are parsed together, if they can be; `first` is the place of its first item."""
+    codec, are_bare = target.input_codec, not any(issubclass(kind, TriggerItem) for kind in set(map(type, items)))
+    inputs = [item.input if _is_item(item) else item for item in items] if not are_bare else list(items)
+    many = codec.parse_many(inputs, max_bytes=max_bytes)
+    if many is not None and are_bare and target.defaults is NO_DEFAULTS:
+        return PlainRuns(target.name, ids, many[0])
+    parsed: Iterable[tuple[str, object] | None] = zip(*many, strict=True) if many else repeat(None, len(items))
     built: list[NewRun] = []
-    for index, (item, given, run_id, pair) in enumerate(zip(items, inputs, ids, parsed, strict=True)):
+    for index, (item, given, run_id, pair) in enumerate(zip(items, inputs, ids, parsed, strict=True), first):
         options = item.options() if _is_item(item) else None
         try:
             text, value = pair or codec.parse(given, field="input", max_bytes=max_bytes)
@@ -66,21 +77,10 @@ def build_runs(
     return built
 
 
-def _parsed_together(
-    codec: Codec[Any], inputs: Sequence[object], max_bytes: int
-) -> Iterator[tuple[str, object] | None]:
-    """The text and the value of each input; None for those of a chunk that cannot be parsed together."""
-    for start in range(0, len(inputs), CHUNK):
-        chunk = list(inputs[start : start + CHUNK])
-        many = codec.parse_many(chunk, max_bytes=max_bytes)
-        yield from zip(*many, strict=True) if many else repeat(None, len(chunk))
-
-
 def _is_item(item: object) -> TypeGuard[TriggerItem[object]]:
     return isinstance(item, TriggerItem)
 
 
-async def store_all(database: Database, built: Sequence[NewRun]) -> list[Sequence[Enqueued]]:
+async def store_all(database: Database, chunks: Sequence[Sequence[NewRun]]) -> list[Sequence[Enqueued]]:
     """Store runs, a chunk together; each either is stored or met a conflict. Raises the first error."""
-    chunks = [built[start : start + CHUNK] for start in range(0, len(built), CHUNK)]
     return [await database.submit_all(store_runs.enqueue, chunk) for chunk in chunks]

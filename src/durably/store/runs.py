@@ -9,7 +9,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import overload
 
-from durably.model import Disposition, Enqueued, Hold, NewRun, RunFilter, RunStatus, StepRecord, StoredRun
+from durably.model import Disposition, Enqueued, Hold, NewRun, PlainRuns, RunFilter, RunStatus, StepRecord, StoredRun
 from durably.store import rows
 from durably.store.operation import Batch, Lane, Operation, Param, Rows, Statement, Wake, Write
 
@@ -43,18 +43,17 @@ _enqueued: Callable[..., Enqueued] = Enqueued
 class NewlyStored(Sequence[Enqueued]):
     """What became of runs that say nothing but job and input, stored at one time. Each is made when it is asked for."""
 
-    def __init__(self, items: Sequence[NewRun], at: datetime) -> None:
+    def __init__(self, items: Sequence[tuple[str, str, str]], at: datetime) -> None:
+        """`items` are id, job and input."""
         self._items = items
         self._at = at
 
     def rows(self) -> Iterator[Sequence[object]]:
         """The values of each `StoredRun`, in the order of its fields; one list, which is used again for the next."""
-        if self._items:
-            values = list(_values(_created(self._items[0], None, self._at).run))
-            for item in self._items:
-                values[:3] = item.id, item.job, item.input_json
-                values[_LABELS] = item.labels
-                yield values
+        values = list(_values(_created(NewRun(id="", job="", input_json=""), None, self._at).run))
+        for values[:3] in self._items:
+            values[_LABELS] = {}
+            yield values
 
     def __iter__(self) -> Iterator[Enqueued]:
         for values in self.rows():
@@ -114,23 +113,25 @@ def _enqueue(items: Sequence[NewRun]) -> Operation[Sequence[Enqueued]]:
     Ids are made just before, so nothing has them yet, unless this is a repetition: then the database refuses, since ids
     are unique in runs and, for runs that were deleted, in events. Looking first would cost it a third more.
     """
-    return _enqueue_new(items) if all(map(_says_nothing, items)) else _enqueue_wary(items)
+    if isinstance(items, PlainRuns):
+        return _enqueue_new(items, tuple(items.rows()))
+    if all(map(_says_nothing, items)):
+        return _enqueue_new(items, tuple((item.id, item.job, item.input_json) for item in items))
+    return _enqueue_wary(items)
 
 
-def _enqueue_new(items: Sequence[NewRun]) -> Operation[Sequence[Enqueued]]:
-    """Store runs that say nothing but job and input, and are not there. Fails as a whole when one is."""
-    batch = Batch(_PLAIN, tuple((item.id, item.job, item.input_json) for item in items))
+def _enqueue_new(items: Sequence[NewRun], plain: tuple[tuple[str, str, str], ...]) -> Operation[Sequence[Enqueued]]:
+    """Store runs that say nothing but what is in `plain`, and are not there. Fails as a whole when one is."""
 
     def decode(results: Sequence[Rows]) -> Sequence[Enqueued]:
         row: rows.AnyRow = results[0][0]
-        at = rows.time(row["created_at"])
-        return NewlyStored(items, at)
+        return NewlyStored(plain, rows.time(row["created_at"]))
 
     return Operation(
-        statements=(Statement("insert_new_runs", {"new_items": batch}),),
+        statements=(Statement("insert_new_runs", {"new_items": Batch(_PLAIN, plain)}),),
         decode=decode,
         wakes=Wake.WORK | Wake.EVENTS,
-        otherwise=lambda: _enqueue_wary(items),
+        otherwise=lambda: _enqueue_wary(list(items)),
     )
 
 
@@ -260,6 +261,8 @@ def _time_of_id(run_id: str) -> int:
 
 def _take(items: Sequence[NewRun]) -> int:
     """At most one item other than "queue" for a (job, key) in a statement, and then no other item of that pair."""
+    if isinstance(items, PlainRuns):
+        return len(items)
     merging: dict[tuple[str, str], bool] = {}
     for place, item in enumerate(items):
         if item.concurrency_key is not None:

@@ -24,7 +24,7 @@ from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
 from durably.store.operation import Batch, Rows, Scalar, Statement, Wake
-from durably.store.sqlite_calls import Calls, Opened, Part, Parts, Values, connect
+from durably.store.sqlite_calls import Calls, Columns, Opened, Part, Parts, connect
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class SqliteEngine:
         parts = self._parts.of(statement.name, params)
         if parts is not None:
             made = [(part, calls) for part in parts if (calls := part.calls(params, scalar))]
-            return Block(tuple(part for part, _ in made), [call for _, calls in made for call in calls])
+            return Block(tuple(part for part, _ in made), [calls for _, calls in made])
         batches = {name: value.rows for name, value in params.items() if isinstance(value, Batch)}
         filled = frozenset(name for name, found in batches.items() if found)
         texts = self._texts.get((statement.name, filled))
@@ -178,7 +178,7 @@ class Block:
     """A named block as a connection runs it: calls of its parts, or statements with parameters."""
 
     parts: tuple[Part, ...] = ()
-    calls: Sequence[Values] = ()
+    calls: Sequence[Columns] = ()
     texts: tuple[str, ...] = ()
     params: Mapping[str, object] = field(default_factory=dict[str, object])
 
@@ -263,7 +263,7 @@ class _Connection:
         for block in plan:
             calls.learn(block.parts)
         if not readonly and not any(block.texts for block in plan):
-            made = calls.statements([call for block in plan for call in block.calls])
+            made = calls.statements([columns for block in plan for columns in block.calls])
             if len(made) == 1:
                 raw.execute(*made[0])
                 return [calls.found(place) for place in range(len(plan))]

@@ -14,9 +14,10 @@ import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from durably.store import rows
@@ -34,6 +35,8 @@ _PARAM = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _VIEW = "durably_calls"
 
 Values: TypeAlias = list[Any]
+Columns: TypeAlias = Sequence[Sequence[Any]]
+"""Calls of one part: the part's number and its parameters, each a column with a value for each call."""
 
 
 class Part:
@@ -42,34 +45,28 @@ class Part:
     def __init__(self, number: int, sqls: Sequence[Sql], params: Mapping[str, Param]) -> None:
         self.number = number
         self.each = sqls[0].each
+        self._only_if = sqls[0].only_if
         batch = params[self.each] if self.each is not None else None
         columns = batch.columns if isinstance(batch, Batch) else ()
         names = tuple(dict.fromkeys(name for sql in sqls for name in sql.params))
-        places = [columns.index(name) for name in names if name in columns]
-        self._pick = _picker(places)
-        self._times = [place for place, at in enumerate(places, 1) if columns[at].endswith("_at")]
+        self._places = [(columns.index(name), name.endswith("_at")) for name in names if name in columns]
         self._scalars = [name for name in names if name not in columns]
-        order = [*(columns[place] for place in places), *self._scalars]
+        order = [*(columns[place] for place, _ in self._places), *self._scalars]
         cells = {name: f"NEW.c{place}" for place, name in enumerate(order, 1)}
         body = "; ".join(_PARAM.sub(lambda match: cells[match[1]], sql.text) for sql in sqls)
         event = f"INSTEAD OF INSERT ON {_VIEW} WHEN NEW.c0 = {number}"
         self.trigger = f"CREATE TEMP TRIGGER {_VIEW}_{number} {event} BEGIN {body}; END"
 
-    def calls(self, params: Mapping[str, Param], scalar: Callable[[str], object]) -> list[Values]:
-        """The rows to insert."""
-        tail = [scalar(name) for name in self._scalars]
-        if self.each is None:
-            return [[self.number, *tail]]
-        batch = params[self.each]
-        if not isinstance(batch, Batch):
-            raise TypeError(f"no batch: {self.each}")
-        number, pick = self.number, self._pick
-        found: list[Values] = [[number, *pick(row), *tail] for row in batch.rows]
-        for place in self._times:
-            for values in found:
-                if (time := values[place]) is not None:
-                    values[place] = rows.micros_of_time(time)
-        return found
+    def calls(self, params: Mapping[str, Param], scalar: Callable[[str], object]) -> Columns:
+        """The rows to insert, by column, for that makes no object a row; none at all where there are none."""
+        if self._only_if is not None and not _rows(params, self._only_if):
+            return ()
+        found = ((),) if self.each is None else _rows(params, self.each)
+        if not found:
+            return ()
+        count, given = len(found), tuple(zip(*found, strict=True))
+        columns = [_micros(given[place]) if is_time else given[place] for place, is_time in self._places]
+        return ([self.number] * count, *columns, *([scalar(name)] * count for name in self._scalars))
 
 
 class _Found:
@@ -102,7 +99,7 @@ class Parts:
         made = self._made.get(name)
         if made is None:
             first = 100 * sorted(_FITTING).index(name)
-            grouped = [list(sqls) for _, sqls in groupby(self.catalogue[name], key=lambda sql: sql.each)]
+            grouped = [list(sqls) for _, sqls in groupby(self.catalogue[name], key=attrgetter("each", "only_if"))]
             made = self._made[name] = tuple(Part(first + place, sqls, params) for place, sqls in enumerate(grouped, 1))
         return made
 
@@ -129,6 +126,8 @@ class Calls:
         self.raw.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_VIEW} AS SELECT {columns}")
         self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_chosen (place INTEGER)")
         self.raw.execute("CREATE TEMP TABLE IF NOT EXISTS durably_collected (id, job, input)")
+        columns = "place, id, job, labels, seq, number, output"
+        self.raw.execute(f"CREATE TEMP TABLE IF NOT EXISTS durably_completed ({columns})")
 
     def learn(self, parts: Sequence[Part]) -> None:
         """Make the triggers that are not there yet. To be called outside a transaction."""
@@ -139,11 +138,12 @@ class Calls:
                 self.raw.execute(part.trigger)
                 self._known.add(part.number)
 
-    def statements(self, calls: Sequence[Values]) -> list[tuple[str, Values]]:
+    def statements(self, calls: Sequence[Columns]) -> list[tuple[str, Values]]:
         """The INSERTs, one if it can be, and their values."""
         width = max(map(len, calls), default=1)  # each cell costs as much as a few instructions of the trigger
-        most = _MOST_VALUES // width
-        return [self._statement(calls[at : at + most], width) for at in range(0, len(calls), most)]
+        values = _flat(calls, width)
+        most = _MOST_VALUES // width * width
+        return [self._statement(values[at : at + most], width) for at in range(0, len(values), most)]
 
     def found(self, place: int) -> Rows:
         """The rows that the block at this place of the transaction gave to `durably_rows`."""
@@ -153,20 +153,15 @@ class Calls:
         places = {name.strip(): place for place, name in enumerate(names.split(","))}
         return [_Found(places, values) for text in texts for values in json.loads(text)]
 
-    def _statement(self, calls: Sequence[Values], width: int) -> tuple[str, Values]:
-        count = _rounded(len(calls))
+    def _statement(self, values: Values, width: int) -> tuple[str, Values]:
+        count = _rounded(len(values) // width)
         text = self._texts.get((width, count))
         if text is None:
             names = ", ".join(f"c{place}" for place in range(width))
             row = f"({', '.join('?' * width)})"
             text = f"INSERT INTO temp.{_VIEW} ({names}) VALUES {', '.join([row] * count)}"  # noqa: S608  # names of ours
             self._texts[width, count] = text
-        nothing = [None] * width
-        values: Values = []
-        for call in calls:
-            values += call
-            values += nothing[len(call) :]
-        values += nothing * (count - len(calls))
+        values += [None] * (count * width - len(values))
         return text, values
 
 
@@ -185,15 +180,27 @@ def connect(url: DatabaseUrl) -> Opened:
     return Opened(raw, Calls(raw))
 
 
-def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """Takes these cells out of a row."""
-    if len(places) > 1:
-        return itemgetter(*places)
+def _rows(params: Mapping[str, Param], name: str) -> Sequence[Sequence[Any]]:
+    batch = params[name]
+    if not isinstance(batch, Batch):
+        raise TypeError(f"no batch: {name}")
+    return batch.rows
 
-    def pick(row: Sequence[Any]) -> Sequence[Any]:
-        return [row[place] for place in places]
 
-    return pick
+def _micros(times: Sequence[datetime | None]) -> Sequence[int | None]:
+    return [None if time is None else rows.micros_of_time(time) for time in times]
+
+
+def _flat(calls: Sequence[Columns], width: int) -> Values:
+    """Row after row of this width; what a row has not is None."""
+    values: Values = [None] * (width * sum(len(columns[0]) for columns in calls))
+    start = 0
+    for columns in calls:
+        end = start + width * len(columns[0])
+        for place, column in enumerate(columns, start):
+            values[place:end:width] = column
+        start = end
+    return values
 
 
 def _rounded(count: int) -> int:

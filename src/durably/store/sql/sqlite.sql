@@ -5,7 +5,7 @@
 -- A block's rows are those of its last statement with rows, or what it gave to durably_rows(:block, names, JSON arrays).
 -- What is written most often becomes the body of a trigger (see sqlite_calls.py): there, an UPDATE's own table has no
 -- alias, rows come back through durably_rows only, and `-- each: x` runs what follows once a row of the batch x, whose
--- columns are parameters, until the next `-- each: y` or `-- once`.
+-- columns are parameters, until the next `-- each: y` or `-- once`; `-- once: x` is left out when x is empty.
 
 -- fragment: now
 :now
@@ -441,7 +441,8 @@ r.job, nullif(r.labels, '{}')
 
 -- name: write_runs
 -- Everything that lease holders wrote: steps, logs, events, counters and endings, each run behind its fence.
--- Returns the runs that were refused. The update of a checkpoint names no column of an index.
+-- Returns the runs that were refused. The update of a checkpoint names no column of an index. Runs that complete are
+-- collected first: the update of their indexes would open all of them for each run.
 -- each: checkpoints
 UPDATE {runs}
 SET writes = :number, seq = seq + :events, completed_steps = completed_steps + 1, next_step = :position + 1, crashes = 0
@@ -455,15 +456,21 @@ SELECT r.id, r.seq, 'step:complete', {of_run}, :name, :position, CASE WHEN :even
 FROM {runs} r
 WHERE r.id = :id;
 -- each: completions
-UPDATE {runs}
-SET writes = :number, seq = seq + 1, status = 'completed', slot = 0, output = :output, error = NULL, lease_owner = NULL,
-    lease_expires_at = NULL, completed_at = :now
-WHERE id = :id AND {fence};
-SELECT durably_rows(:block, 'id', json_array(json_array(:id))) WHERE {was_refused};
-INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
-SELECT r.id, r.seq, 'run:complete', {of_run}, :now
+INSERT INTO durably_completed (place, id, job, labels, seq, number, output)
+SELECT r.rowid, r.id, {of_run}, r.seq + 1, :number, :output
 FROM {runs} r
-WHERE r.id = :id AND changes() > 0;
+WHERE r.id = :id AND {fence};
+SELECT durably_rows(:block, 'id', json_array(json_array(:id))) WHERE {was_refused};
+-- once: completions
+UPDATE {runs}
+SET writes = c.number, seq = c.seq, status = 'completed', slot = 0, output = c.output, error = NULL, lease_owner = NULL,
+    lease_expires_at = NULL, completed_at = :now
+FROM durably_completed c
+WHERE {runs}.rowid = c.place;
+INSERT INTO {events} (run_id, seq, type, job, labels, created_at)
+SELECT c.id, c.seq, 'run:complete', c.job, c.labels, :now
+FROM durably_completed c;
+DELETE FROM durably_completed;
 -- each: other_steps
 SELECT RAISE(IGNORE) WHERE NOT EXISTS (SELECT 1 FROM {runs} WHERE id = :run_id AND {fence});
 INSERT INTO {steps} (run_id, name, position, status, output, error, generation, started_at, completed_at)

@@ -1,12 +1,15 @@
 -- Runs, their steps, logs and events, and the slots of concurrency keys. Times are microseconds since 1970.
+-- Checks compare with OR: for `IN` with more than two values SQLite looks into a table of them, at each row.
 
 CREATE TABLE {runs} (
     id TEXT PRIMARY KEY,
     job TEXT NOT NULL,
     input TEXT NOT NULL,
     input_digest TEXT,
-    status TEXT NOT NULL CHECK (status IN ('pending', 'leased', 'completed', 'failed', 'cancelled')),
-    hold TEXT CHECK (hold IN ('key', 'time', 'admit')),
+    status TEXT NOT NULL CHECK (
+        status = 'pending' OR status = 'leased' OR status = 'completed' OR status = 'failed' OR status = 'cancelled'
+    ),
+    hold TEXT CHECK (hold IS NULL OR hold = 'key' OR hold = 'time' OR hold = 'admit'),
     slot INTEGER NOT NULL DEFAULT 0,
     rank INTEGER NOT NULL,
     priority INTEGER NOT NULL DEFAULT 0,
@@ -33,7 +36,7 @@ CREATE TABLE {runs} (
     started_at INTEGER,
     completed_at INTEGER,
     CHECK (hold IS NULL OR status = 'pending'),
-    CHECK (NOT slot OR status IN ('pending', 'leased', 'cancelled')),
+    CHECK (NOT slot OR status = 'pending' OR status = 'leased' OR status = 'cancelled'),
     CHECK ((completed_at IS NULL) = (status IN ('pending', 'leased')))
 );
 
