@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-IMAGE = ("status", "generation", "hold", "slot", "crashes", "attempt", "lease_expires_at", "concurrency_key", "error")
+IMAGE = (
+    "status", "generation", "hold", "slot", "crashes", "attempt", "lease_expires_at", "concurrency_key", "error",
+    "job", "idempotency_key", "output",
+)  # fmt: skip
 """The columns of a run that are noted when one of them changes; a lease's time is noted with the others."""
 STEP = ("name", "status", "output", "generation")
 

@@ -5,7 +5,10 @@ What queries find wrong, and what a scenario saw itself, comes with the record.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.audit import Change
@@ -27,8 +30,17 @@ def check(record: Record) -> list[str]:
     findings += _check_ends(record, ledger)
     findings += _check_recoveries(record)
     findings += _check_events(record, ledger)
-    findings += _check_callers(record)
+    findings += _check_callers(record, ledger)
     return list(dict.fromkeys(findings))
+
+
+@dataclass(slots=True)
+class Line:
+    """The runs of a concurrency key: who has a slot, who waits for one, and since when in vain."""
+
+    slots: set[str] = field(default_factory=set[str])
+    waiting: set[str] = field(default_factory=set[str])
+    idle_since: float | None = None
 
 
 class Ledger:
@@ -38,14 +50,15 @@ class Ledger:
         self.findings: list[str] = []
         self.stored: dict[tuple[str, str], tuple[int, str]] = {}
         """Of each completed step the generation that stored it, and its output as it is stored."""
-        self.ends: dict[tuple[str, int], tuple[str, str]] = {}
-        """How each generation ended, and the error."""
+        self.ends: dict[tuple[str, int], dict[str, Any]] = {}
+        """The row as each generation ended."""
         self.told: dict[str, Counter[str]] = defaultdict(Counter)
         """The events that the changes of each run ask for."""
         self.takeovers: list[tuple[str, int, float]] = []
         """Run, old generation and expiry of each lease that ran out."""
-        self._limits = record.limits
-        self._rows: dict[str, dict[str, Any]] = {}
+        self._record = record
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._lines: dict[str, Line] = defaultdict(Line)
         self._ended_in: dict[str, str | None] = {}
         self._rules = RowRules()
         self._leased: Counter[str] = Counter()
@@ -54,6 +67,8 @@ class Ledger:
                 self._run(change)
             else:
                 self._step(change)
+        for key in self._lines:
+            self._check_line(key, float("inf"))
 
     def _find(self, guarantee: str, text: str) -> None:
         self.findings.append(f"{guarantee}: {text}")
@@ -69,16 +84,39 @@ class Ledger:
             self.told[run]["run:trigger"] += 1
         else:
             self._change(change, old, new)
-        self._rows[run] = new
+        self.rows[run] = new
+        if new["concurrency_key"] is not None:
+            self._line_up(change, new)
         if new["status"] == "leased" and (old is None or old["status"] != "leased"):
             self._occupy(new)
         if old is not None and old["status"] == "leased" and new["status"] != "leased":
             self._leased[old["concurrency_key"]] -= 1
 
+    def _line_up(self, change: Change, new: dict[str, Any]) -> None:
+        """Take note of who waits for a key, and who has a slot of it."""
+        key, run = new["concurrency_key"], change.run
+        self._check_line(key, change.at)
+        line = self._lines[key]
+        (line.slots.add if new["slot"] else line.slots.discard)(run)
+        (line.waiting.add if new["hold"] == "key" else line.waiting.discard)(run)
+        if not line.waiting or len(line.slots) >= self._limit(key):
+            line.idle_since = None
+        elif line.idle_since is None:
+            line.idle_since = change.at
+
+    def _check_line(self, key: str, at: float) -> None:
+        """Within a transaction a slot may be free for a moment; its statements may have to wait for the network."""
+        line, bound = self._lines[key], self._record.lease + self._record.slack
+        if line.idle_since is not None and at - line.idle_since > bound:
+            self._find("G7", f"{sorted(line.waiting)} waited beside a free slot of {key!r}")
+
+    def _limit(self, key: str) -> int:
+        return self._record.limits.get(key, 1)
+
     def _occupy(self, new: dict[str, Any]) -> None:
         key = new["concurrency_key"]
         self._leased[key] += 1
-        if key is not None and self._leased[key] > self._limits.get(key, 1):
+        if key is not None and self._leased[key] > self._limit(key):
             self._find("G7", f"{self._leased[key]} runs of {key!r} were leased at once")
         if key is not None and not new["slot"]:
             self._find("G7", f"a run was leased without a slot of {key!r}")
@@ -89,11 +127,14 @@ class Ledger:
             self._find(*finding)
         if not is_move(old, new) or pair not in TOLD:
             return
+        asked = {"run:resume": self._record.resumed, "run:cancel": self._record.to_cancel}.get(TOLD[pair])
+        if asked is not None and run not in asked:
+            self._find("G8", f"{run} went from {pair[0]} to {pair[1]}, and nobody asked for it")
         self.told[run][TOLD[pair]] += 1
         if pair == ("leased", "leased"):
             self.takeovers.append((run, old["generation"], old["lease_expires_at"] / 1e6))
         elif pair[0] == "leased":
-            self.ends[run, old["generation"]] = (new["status"], str(new["error"]))
+            self.ends[run, old["generation"]] = new
             self._ended_in[run] = change.txn
 
     # --- steps ----------------------------------------------------------------------------------------------
@@ -106,7 +147,7 @@ class Ledger:
         name = f"step {new['name']} of {run}@{new['generation']}"
         for finding in self._rules.step(run, old, new):
             self._find(*finding)
-        row = self._rows.get(run)
+        row = self.rows.get(run)
         generation = 0 if row is None else row["generation"]
         is_held = row is not None and (row["status"] == "leased" or self._is_same(change))
         if not is_held or generation != new["generation"]:
@@ -174,20 +215,32 @@ def _check_cancels(record: Record) -> list[str]:
 
 def _check_ends(record: Record, ledger: Ledger) -> list[str]:
     found: list[str] = []
-    kinds: dict[tuple[str, int], set[str]] = defaultdict(set)
+    deeds: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     for deed in record.deeds:
-        kinds[deed.run, deed.generation].add(deed.kind)
-    for (run, generation), (status, error) in ledger.ends.items():
-        did = kinds[run, generation]
-        if status == "failed" and "WorkerCrashed" in error:
-            found.append(f"G13: {run}@{generation} was failed as crashed")
-        elif status == "failed" and "raise" not in did:
-            found.append(f"G12: {run}@{generation} failed, and its code raised nothing: {error[:200]}")
-        if status == "completed" and "end" not in did:
-            found.append(f"G12: {run}@{generation} completed, and its code did not")
-        if status == "pending" and "end" in did:
-            found.append(f"G12: {run}@{generation} was handed back after its code had succeeded")
+        deeds[deed.run, deed.generation][deed.kind] = deed.value
+    for (run, generation), row in ledger.ends.items():
+        found += [f"{finding[0]}: {run}@{generation} {finding[1]}" for finding in _end(row, deeds[run, generation])]
     return found + _check_takeovers(record, ledger)
+
+
+def _end(row: dict[str, Any], did: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the end of a generation, whose code did this."""
+    error: dict[str, Any] = json.loads(row["error"] or "{}")
+    match row["status"]:
+        case "failed" if error.get("type") == "WorkerCrashed":
+            yield "G13", "was failed as crashed"
+        case "failed" if "raise" not in did:
+            yield "G12", f"failed, and its code raised nothing: {str(error)[:200]}"
+        case "failed" if did["raise"] != error.get("type"):
+            yield "G12", f"raised {did['raise']}, and failed with {str(error)[:200]}"
+        case "completed" if "end" not in did:
+            yield "G12", "completed, and its code did not"
+        case "completed" if json.loads(did["end"]) != json.loads(row["output"] or "null"):
+            yield "G12", f"returned {did['end']}, stored is {row['output']}"
+        case "pending" if "end" in did:
+            yield "G12", "was handed back after its code had succeeded"
+        case _:
+            return
 
 
 def _check_takeovers(record: Record, ledger: Ledger) -> list[str]:
@@ -209,9 +262,14 @@ def _check_takeovers(record: Record, ledger: Ledger) -> list[str]:
 
 
 def _check_recoveries(record: Record) -> list[str]:
-    """Whoever lived went on in time."""
+    """Whoever lived went on in time; and that was looked at."""
     bound = record.lease + record.slack
-    return [
+    unseen = [
+        f"G6: nobody has looked whether all recovered from {fault.what}"
+        for fault in record.faults
+        if fault.is_measured and fault.pid is None and fault.recovery is None
+    ]
+    return unseen + [
         f"G6: recovery from {fault.what} took {fault.recovery:.1f} s, {bound:.1f} were allowed"
         for fault in record.faults
         if fault.recovery is not None and fault.recovery > bound
@@ -258,12 +316,22 @@ def _check_heard(record: Record) -> list[str]:
     return found
 
 
-def _check_callers(record: Record) -> list[str]:
+def _check_callers(record: Record, ledger: Ledger) -> list[str]:
     found = [
         f"G1: the trigger of {key!r} returned run {run}, and there is no such run"
         for key, run in record.acknowledged.items()
         if run not in record.runs
     ]
+    keys = {run: key for key, run in record.acknowledged.items()}
+    for guarantee, name, asked in (("G2", "idempotency_key", keys), ("G7", "concurrency_key", record.keys)):
+        stored = {run: ledger.rows[run][name] for run in asked if run in ledger.rows}
+        found += [
+            f"{guarantee}: {run} has the {name} {key!r} instead of {asked[run]!r}"
+            for run, key in stored.items()
+            if key != asked[run]
+        ]
+    twins = Counter((row["job"], row["idempotency_key"]) for row in ledger.rows.values())
+    found += [f"G2: {key!r} of {job} has {count} runs" for (job, key), count in twins.items() if key and count > 1]
     doubled = [run for run, count in Counter(record.acknowledged.values()).items() if count > 1]
     found += [f"G2: run {run} was the answer to two triggers of different keys" for run in doubled]
     found += [

@@ -160,7 +160,8 @@ async def corrupted(arena: Arena) -> None:
     await arena.place.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     copy = shutil.copy2(path, path.with_suffix(".copy"))
     for harm in (behead, halve, scatter):
-        async with arena.fault(harm.__doc__ or ""):
+        async with arena.fault(harm.__doc__ or "") as fault:
+            fault.is_measured = False  # nobody is there to go on
             harm(path)
             await complains(arena)
             for suffix in ("-wal", "-shm"):
@@ -169,7 +170,7 @@ async def corrupted(arena: Arena) -> None:
     arena.connect()
     await arena.start_workers(1)
     fault = arena.faults[-1]
-    fault.over = time.time()  # it was over when there was somebody to go on
+    fault.over, fault.is_measured = time.time(), True  # it was over when there was somebody to go on
     await arena.recovered(fault)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 import uuid
@@ -69,7 +70,7 @@ def threaded(step: SyncStep, work: Work) -> list[str]:
     for place in range(work.steps):
         made.append(step.run(f"s{place}", act, f"s{place}", returns=str))
         tell("got", *me, f"s{place}", made[-1])
-    tell("end", *me)
+    tell("end", *me, value=json.dumps(made))
     return made
 
 
@@ -86,11 +87,11 @@ async def _chain(step: Step, work: Work) -> list[str]:
     made: list[str] = []
     for place in range(work.steps):
         if place == work.steps // 2 and random.random() < work.failing:
-            tell("raise", *me)
+            tell("raise", *me, value=Refused.__name__)
             raise Refused
         made.append(await step.run(f"s{place}", act, f"s{place}", returns=str))
         tell("got", *me, f"s{place}", made[-1])
-    tell("end", *me)
+    tell("end", *me, value=json.dumps(made))
     return made
 
 

@@ -34,6 +34,9 @@ class Load:
     durably: Durably
     orders: Sequence[Order]
     acknowledged: dict[str, str] = field(default_factory=dict[str, str])
+    keys: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    resumed: set[str] = field(default_factory=set[str])
+    to_cancel: set[str] = field(default_factory=set[str])
     cancelled: dict[str, float] = field(default_factory=dict[str, float])
     heard: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     resumes: int = 0
@@ -85,6 +88,7 @@ class Load:
             lambda: self.durably.trigger(order.job, order.work, idempotency_key=key, priority=order.priority)
         )
         self.acknowledged[key] = run.id
+        self.keys[run.id] = order.work.key
         return run
 
     async def _visit(self, number: int) -> None:
@@ -97,10 +101,12 @@ class Load:
             await self._served(run)
 
     async def _cancel(self, run: Run[Any]) -> None:
+        self.to_cancel.add(run.id)
         try:
             await patient(lambda: self.durably.cancel(run))
-        except WrongStatus:
-            return  # it was faster
+        except WrongStatus as error:
+            if error.status is not RunStatus.CANCELLED:  # else by this one, whose first answer was lost
+                return  # it was faster
         self.cancelled[run.id] = time.time()
 
     async def _served(self, run: Run[Any]) -> None:
@@ -108,6 +114,7 @@ class Load:
         ended = await patient(lambda: self.durably.wait(run))
         if ended.status is not RunStatus.FAILED:
             return
+        self.resumed.add(run.id)
         try:
             await patient(lambda: self.durably.resume(run))
         except WrongStatus:

@@ -52,6 +52,11 @@ class Record:
     """The same of each event that a subscriber was given, across all faults."""
     acknowledged: dict[str, str] = field(default_factory=dict[str, str])
     """Idempotency key to run, of each trigger that returned."""
+    keys: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    """Of each run whose trigger returned the concurrency key that was asked for."""
+    resumed: set[str] = field(default_factory=set[str])
+    """Runs that somebody has asked to resume, and `to_cancel` to cancel, whatever came of it."""
+    to_cancel: set[str] = field(default_factory=set[str])
     cancelled: dict[str, float] = field(default_factory=dict[str, float])
     """When the cancel of a run returned."""
     faults: list[Fault] = field(default_factory=list[Fault])

@@ -34,7 +34,7 @@ class Deed:
     generation: int
     step: str
     value: str
-    """What the step's function made, or what `step.run` returned."""
+    """What the step's function made, or `step.run` returned; what the job returned, as JSON, or the type raised."""
 
 
 def tell(kind: str, run: str, generation: int, step: str = "", value: str = "") -> None:

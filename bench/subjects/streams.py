@@ -1,7 +1,7 @@
 """W5: one run's events to many subscribers. This process is the server; a worker and the subscribers have their own.
 
-The run's first half of steps follow one another at once: frames a second. Before each of the others is a pause: the
-time from the commit to the receipt.
+The run's first half of steps follow one another at once: frames a second. After a pause in which all of them are sent,
+there is one before each of the others: the time from the commit to the receipt.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from bench.subjects.streams import listening, spread
-from bench.subjects.streams_worker import PAUSE_SECONDS
+from bench.subjects.streams_worker import pause_before
 from bench.task import Answer, Task, serve
 from durably.cli.loops import Loop, run
 from tools.descriptors import allow_many
@@ -60,7 +60,7 @@ async def measure(task: Task) -> Answer:
     async def publish() -> dict[str, float]:
         committed: dict[str, float] = {}
         for step in range(2 * task.jobs):
-            await asyncio.sleep(COMMIT_SECONDS if step < task.jobs else PAUSE_SECONDS)
+            await asyncio.sleep(pause_before(step, task.jobs) or COMMIT_SECONDS)
             committed[str(step)] = time.monotonic()
             put(frame(2 * step, "step:start", step) + frame(2 * step + 1, "step:complete", step))
         put(frame(4 * task.jobs, "run:complete", 0))

@@ -10,7 +10,14 @@ from bench.subjects.ours import url_of
 from bench.task import Task, argument
 from durably import Durably, Step, job
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS, LONG_PAUSE_SECONDS = 0.05, 1.5
+
+
+def pause_before(number: int, each: int) -> float:
+    """Seconds before a step: none in the first half; then a long one, in which all that came at once is sent."""
+    if number < each:
+        return 0.0
+    return LONG_PAUSE_SECONDS if number == each else PAUSE_SECONDS
 
 
 async def work(task: Task) -> dict[str, float]:
@@ -20,8 +27,8 @@ async def work(task: Task) -> dict[str, float]:
     @job("streamed")
     async def streamed(step: Step, each: int) -> None:
         for number in range(2 * each):
-            if number >= each:
-                await asyncio.sleep(PAUSE_SECONDS)
+            if pause := pause_before(number, each):
+                await asyncio.sleep(pause)
             await step.run("step", lambda: 1, key=number)
             committed[str(number)] = time.monotonic()
 

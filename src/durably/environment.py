@@ -183,6 +183,13 @@ def new_lock() -> AbstractContextManager[object]:
     return threading.Lock()
 
 
+def new_reentrant_lock() -> AbstractContextManager[object]:
+    """A lock between threads, which who holds it may take again."""
+    import threading  # noqa: PLC0415  # a browser has no threads
+
+    return threading.RLock()
+
+
 def before_exit(fn: Callable[[], object]) -> None:
     """Call `fn` when the interpreter is about to end, while threads still work."""
     import atexit  # noqa: PLC0415

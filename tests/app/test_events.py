@@ -49,6 +49,16 @@ async def test_the_feed_can_be_filtered(durably: Durably) -> None:
     assert event.job == "b"
 
 
+@pytest.mark.parametrize("ahead", [1000, 2**40, 2**63])
+async def test_a_cursor_of_a_database_that_is_no_more_means_from_now_on(durably: Durably, ahead: int) -> None:
+    """As of one that was made anew, or restored, while its readers stayed: they would wait until it has caught up."""
+    await durably.trigger("before")
+    async with durably.events(after=ahead) as stream:
+        run = await durably.trigger("a")
+        [event] = await take(stream, 1)
+    assert event.run_id == run.id
+
+
 async def test_a_cursor_continues_where_it_was_taken(durably: Durably) -> None:
     await durably.trigger_many("job", range(10))
     async with durably.events(after=0) as stream:
@@ -221,3 +231,60 @@ async def test_an_event_that_never_commits_is_given_up(durably: Durably, writer:
                 cursor = (await take(stream, 1))[0].cursor
     assert cursor is not None
     assert cursor > 4
+
+
+async def test_closing_a_stream_ends_the_iteration_of_somebody_else(durably: Durably) -> None:
+    run = await durably.trigger("job")
+    for stream in (durably.events(), durably.events(after=0), durably.events(run=run)):
+        waits = asyncio.Event()
+
+        async def read(stream: EventStream = stream, waits: asyncio.Event = waits) -> str:
+            async with stream:
+                waits.set()
+                async for _ in stream:
+                    pass
+            return "over"
+
+        reading = asyncio.create_task(read())
+        await waits.wait()
+        async with asyncio.timeout(20):
+            await stream.aclose()
+            assert await reading == "over"
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_a_reader_that_is_cancelled_while_its_stream_is_closed_is_cancelled(durably: Durably) -> None:
+    stream = durably.events()
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await stream.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def test_a_stream_is_for_one_reader(durably: Durably) -> None:
+    async with durably.events() as stream:
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        with pytest.raises(UsageError, match="somebody else"):
+            await anext(stream)
+        run = await durably.trigger("job")
+        async with asyncio.timeout(20):
+            assert (await reading).run_id == run.id
+
+
+def test_a_stream_that_is_left_open_ends_with_its_loop_in_silence(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    kept = list[EventStream]()
+
+    async def leave() -> None:
+        durably = Durably(url)
+        await durably.trigger("job")
+        kept.append(durably.events(after=0))
+        await anext(kept[0])
+        await durably.close()
+
+    asyncio.run(leave())
+    assert caplog.text == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import warnings
@@ -89,6 +90,21 @@ def test_another_event_loop_is_refused_until_it_is_closed(url: str) -> None:
         first.run(durably.close())
         assert second.run(durably.get_run(run.id))
         second.run(durably.close())
+
+
+def test_what_was_left_open_in_a_loop_that_has_ended_is_opened_anew(url: str) -> None:
+    durably = Durably(url)
+
+    async def again(run_id: str) -> list[object]:
+        found = await asyncio.gather(*(durably.get_run(run_id) for _ in range(3)))
+        return [run.id for run in found if run is not None]
+
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of connections whose loop has ended
+        run = asyncio.run(durably.trigger("job"))
+        for _ in range(2):
+            assert asyncio.run(again(run.id)) == [run.id] * 3
+        asyncio.run(durably.close())
+        gc.collect()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

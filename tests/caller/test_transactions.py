@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,8 @@ from durably import (
     WrongStatus,
     job,
 )
+from durably.store import inside
+from durably.store.operation import Operation, Rows
 from tests.caller.conftest import SECONDS, User
 
 TEXT = "o'brien \"% %s ? $1 :name {x} ü \U0001f600"
@@ -182,6 +186,56 @@ async def test_an_ended_run_is_triggered_again(each_user: User) -> None:
     assert await user.durably.worker([two_steps]).process_until_idle() == 1
     assert await user.durably.result(new) == "a first"
     assert calls == ["a first", "a second", "a second"]
+
+
+async def test_a_run_that_is_deleted_meanwhile_leaves_its_steps_to_the_new_one(
+    any_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two statements of the user's transaction others commit what they like."""
+    user = any_user
+    old = await user.durably.trigger(two_steps, "a")
+    await user.durably.worker([two_steps]).process_until_idle()
+    await user.lending.open()
+    meanwhile(monkeypatch, "load_steps", lambda: user.blocking.delete_run(old))
+    new = await user.call("retrigger", old, from_step="second")
+    assert (new.is_committed, new.completed_steps) == (False, 1)
+    await user.lending.commit()
+    assert await user.durably.get_run(old) is None
+    assert await user.durably.worker([two_steps]).process_until_idle() == 1
+    assert await user.durably.result(new) == "a first"
+    assert calls == ["a first", "a second", "a second"]
+
+
+async def test_a_run_that_is_deleted_before_its_steps_are_read_is_not_found(
+    any_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = any_user
+    old = await user.durably.trigger(two_steps, "a")
+    await user.durably.worker([two_steps]).process_until_idle()
+    await user.lending.open()
+    meanwhile(monkeypatch, "get_run", lambda: user.blocking.delete_run(old))
+    with pytest.raises(RunNotFound):
+        await user.call("retrigger", old, from_step="second")
+    await user.lending.commit()
+    assert await user.durably.get_runs() == []
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], object]) -> None:
+    """Let something happen right after the first statement of this name, before its answer is told."""
+    made: Any = getattr(inside, name)
+
+    def meddled(*arguments: Any) -> Operation[Any]:
+        operation: Operation[Any] = made(*arguments)
+
+        def decode(rows: Sequence[Rows]) -> object:
+            monkeypatch.setattr(inside, name, made)
+            found = operation.decode(rows)
+            act()
+            return found
+
+        return replace(operation, decode=decode)
+
+    monkeypatch.setattr(inside, name, meddled)
 
 
 async def test_what_would_look_at_other_runs_is_refused(any_user: User) -> None:

@@ -16,6 +16,7 @@ from chaos.witness import Deed
 
 RUN = "r"
 KILL = Fault("SIGKILL", 12, float("inf"), 1)
+OUTPUT = '["x", "y"]'
 KEY = "k"
 
 
@@ -46,18 +47,18 @@ def deed(at: float, kind: str, generation: int, step: str = "", value: str = "",
 def sound() -> Record:
     """Process 1 stores a step and is killed; process 2 takes the run over, stores another one and completes it."""
     changes = [
-        run_change(1, None, row("pending", 0)),
+        run_change(1, None, row("pending", 0, job="job", idempotency_key="key")),
         run_change(10, row("pending", 0), leased(1)),
         step_change(11, "a", 1, "x"),
         run_change(20, leased(1), leased(2, crashes=1)),
         step_change(21, "b", 2, "y"),
-        run_change(22, leased(2), row("completed", 2)),
+        run_change(22, leased(2), row("completed", 2, job="job", idempotency_key="key", output=OUTPUT)),
     ]
     deeds = [
         *(deed(10, "start", 1, "a"), deed(11, "done", 1, "a", "x"), deed(11, "got", 1, "a", "x")),
         deed(11, "start", 1, "b"),
         *(deed(20, "got", 2, "a", "x"), deed(20, "start", 2, "b"), deed(21, "done", 2, "b", "y")),
-        *(deed(21, "got", 2, "b", "y"), deed(22, "end", 2)),
+        *(deed(21, "got", 2, "b", "y"), deed(22, "end", 2, value=OUTPUT)),
     ]
     events = Counter({"run:trigger": 1, "run:leased": 2, "step:start": 3, "step:complete": 2, "run:complete": 1})
     numbers = [(RUN, number) for number in range(1, events.total() + 1)]
@@ -69,6 +70,7 @@ def sound() -> Record:
         stored_events=numbers,
         heard=list(numbers),
         acknowledged={"key": RUN},
+        keys={RUN: None},
         faults=[replace(KILL)],
     )
 
@@ -108,6 +110,14 @@ def without(kind: str, generation: int) -> Damage:
     return damage
 
 
+def both(*damages: Damage) -> Damage:
+    def damage(record: Record) -> None:
+        for one in damages:
+            one(record)
+
+    return damage
+
+
 def fields(**changes: Any) -> Damage:
     def damage(record: Record) -> None:
         for name, value in changes.items():
@@ -124,6 +134,12 @@ KEYED = [
 ]
 DAMAGE: dict[str, tuple[str, Damage]] = {
     "a trigger is forgotten": ("G1", fields(acknowledged={"key": RUN, "other": "gone"})),
+    "one trigger gets two runs": (
+        "G2",
+        added(run_change(23, None, row("pending", 0, job="job", idempotency_key="key"), run="twin")),
+    ),
+    "an idempotency key is lost": ("G2", added(run_change(23, row("completed", 2), row("completed", 2)))),
+    "a concurrency key is lost": ("G7", fields(keys={RUN: KEY})),
     "two triggers get one run": ("G2", fields(acknowledged={"key": RUN, "other": RUN})),
     "a generation is skipped": ("G3", changed(3, run_change(20, leased(1), leased(3, crashes=1, attempt=2)))),
     "a lease is stolen": ("G3", changed(3, run_change(12, leased(1), leased(2, crashes=1)))),
@@ -137,6 +153,18 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a step returns and is not stored": ("G5", did(deed(22, "got", 2, "c", "z"))),
     "a lease is lost without a reason": ("G6", fields(faults=[])),
     "a recovery takes longer than a lease and 2 s": ("G6", fields(faults=[replace(KILL, recovery=5.5)])),
+    "nobody has looked whether all recovered": ("G6", fields(faults=[replace(KILL), Fault("an outage", 12, 13)])),
+    "a run waits beside a free slot": (
+        "G7",
+        added(
+            run_change(30, None, row("pending", 0, concurrency_key=KEY, hold="key"), run="x"),
+            run_change(40, row("pending", 0, concurrency_key=KEY, hold="key"), KEYED[1].old, run="x"),
+        ),
+    ),
+    "a run waits beside a free slot for ever": (
+        "G7",
+        added(run_change(30, None, row("pending", 0, concurrency_key=KEY, hold="key"), run="x")),
+    ),
     "too many runs of a key": ("G7", added(*KEYED)),
     "a run without its slot": (
         "G7",
@@ -145,6 +173,11 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a held run is leased": ("G7", changed(1, run_change(10, row("pending", 0, hold="time"), leased(1)))),
     "a completed run changes": ("G8", added(run_change(23, row("completed", 2), row("completed", 2, crashes=1)))),
     "a completed run is leased": ("G8", added(run_change(23, row("completed", 2), leased(3)))),
+    "a failed run goes on by itself": (
+        "G8",
+        added(run_change(22, leased(2), row("failed", 2)), run_change(23, row("failed", 2), row("pending", 2)), at=5),
+    ),
+    "a run is cancelled by nobody": ("G8", changed(5, run_change(22, leased(2), row("cancelled", 2)))),
     "a run vanishes": ("G8", added(run_change(23, row("completed", 2), None))),
     "an event is missing": ("G9", fields(events={RUN: Counter({"run:trigger": 1, "step:complete": 2})})),
     "an event has the wrong number": ("G9", fields(stored_events=[(RUN, 1), (RUN, 3)], heard=[(RUN, 1), (RUN, 3)])),
@@ -156,6 +189,15 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
     "a value changes on its way": ("G11", did(deed(22, "got", 2, "b", "other"))),
     "a run fails without an error of its own": ("G12", changed(5, run_change(22, leased(2), row("failed", 2)))),
     "a run completes without its code": ("G12", without("end", 2)),
+    "an output is lost": ("G12", changed(5, run_change(22, leased(2), row("completed", 2)))),
+    "an output is another one": ("G12", changed(5, run_change(22, leased(2), row("completed", 2, output='["x"]')))),
+    "an error is another one": (
+        "G12",
+        both(
+            changed(5, run_change(22, leased(2), row("failed", 2, error='{"type": "OSError"}'))),
+            did(deed(22, "raise", 2, value="ValueError")),
+        ),
+    ),
     "a step is dropped": ("G12", added(Change(23, "t", "step", RUN, {"name": "a"}, None))),
     "what succeeded is handed back": ("G12", changed(5, run_change(22, leased(2), row("pending", 2, attempt=1)))),
     "a crash is not counted": ("G13", changed(3, run_change(20, leased(1), leased(2)))),
@@ -188,7 +230,7 @@ def test_a_step_that_is_stored_again_is_found_though_its_value_is_the_same() -> 
 
 def test_a_lease_that_ran_out_in_a_fault_of_all_is_excused() -> None:
     record = sound()
-    record.faults = [Fault("a crash of the database", 12.0, 14.0)]
+    record.faults = [Fault("a crash of the database", 12.0, 14.0, recovery=1.0)]
     assert check(record) == []
     record.faults = [replace(record.faults[0], at=1.0, over=2.0)]
     assert [finding[:3] for finding in check(record)] == ["G6:"]

@@ -259,6 +259,11 @@ def test_a_trigger_that_finds_its_run_says_so(call: Call) -> None:
         (("purge",), 2, "--older-than"),
         (("purge", "--older-than", "old"), 1, "--older-than: 'old' is no duration"),
         (("events", "--after", "-1"), 2, "--after"),
+        (("limits", "k", "9" * 30), 1, "limit: "),
+        (("runs", "--interval", "inf"), 2, "--interval"),
+        (("worker", "app:durably", "app", "--grace", "inf"), 2, "--grace"),
+        (("serve", "app:durably", "app", "--grace", "1e300"), 2, "--grace"),
+        (("worker", "app.py:durably", "app"), 1, "without its ending: app"),
         (("nothing",), 2, "nothing"),
     ],
 )
@@ -415,6 +420,16 @@ def test_the_shell_completes_commands_and_choices() -> None:
     given = {"_DURABLY_COMPLETE": "complete_bash", "COMP_WORDS": "durably runs --status f", "COMP_CWORD": "3"}
     done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout.split() == ["failed"], done.stderr
+
+
+def test_a_cursor_beyond_everything_is_the_end(call: Call) -> None:
+    ok(call("migrate"))
+    assert ok(call("events", "--after", "9" * 30)) == ""
+
+
+@pytest.mark.parametrize("arguments", [("-h",), ("runs", "-h"), ("worker", "-h")])
+def test_help_has_a_short_name(call: Call, arguments: tuple[str, ...]) -> None:
+    assert "Usage:" in ok(call(*arguments))
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:

@@ -169,6 +169,38 @@ async def test_a_cursor_that_cannot_be_is_refused(app: App, subtests: pytest.Sub
             await refused(app, "after", partial(first_event, app, after=after))
 
 
+@pytest.mark.parametrize("after", [2**31, 2**63, 10**30])
+async def test_a_cursor_beyond_everything_has_nothing_after_it(app: App, after: int) -> None:
+    """However many digits it has: no database takes all of them."""
+    run = await app.durably.trigger(order, Order(1))
+    await app.durably.cancel(run)
+    assert await app.durably.get_logs(run, after=after) == []
+    assert await app.durably.get_events(run=run, after=after) == []
+    assert await app.durably.get_events(after=after) == []
+    assert [event async for event in app.durably.events(run=run, after=after)] == []
+
+
+async def test_a_timeout_that_cannot_be_is_refused(app: App, subtests: pytest.Subtests) -> None:
+    """Of whatever waits; nothing is triggered first."""
+    run = await app.durably.trigger(order, Order(1))
+    wrong: list[Any] = ["5", timedelta(seconds=5), True, NAN, math.inf, 10**400]
+    for timeout in wrong:
+        with subtests.test(timeout=timeout):
+            await refused(app, "timeout", partial(app.durably.wait, run, timeout=timeout))
+            await refused(app, "timeout", partial(app.durably.result, run, timeout=timeout))
+            again = partial(app.durably.trigger_and_wait, order, Order(1), timeout=timeout)
+            await refused(app, "timeout", again)
+
+
+async def test_a_page_of_limits_after_what_is_no_key_is_refused(app: App, subtests: pytest.Subtests) -> None:
+    """`get_limits`; the empty text is the beginning."""
+    wrong: list[Any] = [5, "\ud800", "\0"]
+    for after in wrong:
+        with subtests.test(after=after):
+            await refused(app, "after", partial(app.durably.get_limits, after=after))
+    assert await app.durably.get_limits(after="") == []
+
+
 async def first_event(app: App, **options: Any) -> object:
     return await anext(app.durably.events(**options))
 
@@ -184,6 +216,7 @@ async def test_what_is_no_run_and_no_id_is_refused(app: App, subtests: pytest.Su
 
 
 LIMITS: list[tuple[str, Any, Any]] = [
+    ("limit", "k", 2**31), ("limit", "k", 10**30),
     ("limit", "k", -1), ("limit", "k", 1.5), ("limit", "k", True), ("key", "", 1), ("key", 7, 1), ("key", "\x00", 1),
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from durably import DatabaseUnavailable, Durably, SchemaError, Step, ValidationError, job
+from durably import DatabaseUnavailable, Durably, SchemaError, Step, SyncDurably, ValidationError, job
 from tests.support.app import NO_RUN, make_durably, within
 
 SECRET = "s3cr3t-word"  # noqa: S105 - a word to look for in messages
@@ -33,6 +33,13 @@ async def order(step: Step) -> None: ...
         ("sqlite:///jobs.db?synchronous=off", "synchronous"),
         ("sqlite:///jobs.db?mode=ro", "unknown option 'mode'"),
         (f"user:{SECRET}@host/db", "is no URL"),
+        (f"postgresql://u:{SECRET}@host/db?sslmode=require&channel_binding=require", "channel_binding does not exist"),
+        (f"postgresql://u:{SECRET}@host/db?connect_timeout=10", "connect_timeout does not exist"),
+        (f"postgresql://u:{SECRET}@host/db?pgbouncer=true", "pgbouncer does not exist"),
+        (f"postgresql://u:{SECRET}@host/db?sslmode=on", "sslmode must be one of"),
+        (f"postgresql://u:{SECRET}@host:70000/db", "port 70000"),
+        (f"postgresql://u:{SECRET}@host:0/db", "port 0"),
+        (f"postgresql://u:{SECRET}@[::1/db", "brackets"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_at_once(url: str, hint: str) -> None:
@@ -61,6 +68,18 @@ def test_a_url_that_cannot_work_is_refused_at_once(url: str, hint: str) -> None:
         ("max_value_bytes", {"max_value_bytes": -1}),
         ("retain_runs", {"retain_runs": timedelta(0)}),
         ("retain_events", {"retain_events": timedelta(seconds=-1)}),
+        ("lease", {"lease": 30}),
+        ("lease", {"lease": "30s"}),
+        ("lease", {"lease": timedelta.max}),
+        ("renewal", {"renewal": 1.5}),
+        ("poll_interval", {"poll_interval": 1}),
+        ("poll_interval", {"poll_interval": None}),
+        ("retain_runs", {"retain_runs": 30}),
+        ("retain_events", {"retain_events": "7d"}),
+        ("preserve_steps", {"preserve_steps": "false"}),
+        ("max_concurrent_runs", {"max_concurrent_runs": 2**40}),
+        ("schema", {"schema": 5}),
+        ("schema", {"schema": "a" * 56}),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_by_name(field: str, settings: dict[str, Any]) -> None:
@@ -68,6 +87,22 @@ def test_a_setting_that_cannot_work_is_refused_by_name(field: str, settings: dic
     with pytest.raises(ValidationError) as caught:
         Durably("sqlite:///:memory:", **settings)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("url", [None, 5, b"sqlite:///jobs.db", Path("jobs.db"), "sqlite:///jobs\0.db"])
+def test_what_is_no_url_at_all_is_refused_by_name(url: Any) -> None:
+    """A path is not one either."""
+    with pytest.raises(ValidationError) as caught:
+        Durably(url)
+    assert caught.value.field == "url"
+
+
+def test_a_listen_url_that_is_none_is_refused_by_name() -> None:
+    """As the url is."""
+    wrong: Any = Path("host")
+    with pytest.raises(ValidationError) as caught:
+        Durably("postgresql://host/db", listen_url=wrong)
+    assert caught.value.field == "listen_url"
 
 
 @pytest.mark.parametrize("schema", ["", "Upper", "a-b", 'a"b', "1a", "a b"])
@@ -83,6 +118,10 @@ def test_a_schema_that_is_no_plain_name_is_refused(schema: str) -> None:
     [
         ("max_concurrent_runs", {"max_concurrent_runs": 0}),
         ("grace", {"grace": timedelta(seconds=-1)}),
+        ("grace", {"grace": 5}),
+        ("deps", {"deps": 5}),
+        ("only", {"only": "order"}),
+        ("exclude", {"exclude": "order"}),
     ],
 )
 def test_a_setting_of_a_worker_is_refused_by_name(field: str, settings: dict[str, Any]) -> None:
@@ -90,6 +129,22 @@ def test_a_setting_of_a_worker_is_refused_by_name(field: str, settings: dict[str
     with pytest.raises(ValidationError) as caught:
         Durably("sqlite:///:memory:").worker([order], **settings)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("jobs", [order, "tests.processes.jobs", None, 5])
+def test_a_worker_of_what_is_no_list_is_refused(jobs: Any) -> None:
+    """The name of a module would be taken letter by letter."""
+    for worker in (Durably("sqlite:///:memory:").worker, SyncDurably("sqlite:///:memory:").worker):
+        with pytest.raises(ValidationError, match="brackets") as caught:
+            worker(jobs)
+        assert caught.value.field == "jobs"
+
+
+def test_a_listener_that_is_no_function_is_refused() -> None:
+    """At once, not with the first event."""
+    wrong: Any = "print"
+    with pytest.raises(ValidationError, match=r"^fn: "):
+        Durably("sqlite:///:memory:").on("run:fail", wrong)
 
 
 async def test_a_server_that_is_not_there_is_told_soon_and_without_the_password() -> None:

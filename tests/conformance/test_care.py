@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
 from durably import Durably, Finding, Level, RunNotFound, SchemaError, Step, UsageError, ValidationError, job
-from durably.store.care import shrink_wal
-from durably.store.operation import Operation
-from tests.support.app import NO_RUN, App, MakeApp, within
-from tests.support.bench import Gate, eventually
+from tests.conformance.care_jobs import other, work
+from tests.support.app import NO_RUN, App, within
+from tests.support.bench import Gate
 
 NOW = timedelta(0)
-
-
-@job("work")
-async def work(step: Step, input: int) -> int:
-    return await step.run("one", lambda: input + 1, returns=int)
-
-
-@job("other")
-async def other(_step: Step) -> None: ...
 
 
 def bad(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -270,136 +257,3 @@ async def test_others_get_their_turn_between_the_batches_of_a_purge(app: App) ->
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len(set(seen)) > 2  # they saw it go in pieces
-
-
-# --- SQLite's log -----------------------------------------------------------------------------------
-
-
-def wal_size(app: App) -> int:
-    return Path(f"{app.url.removeprefix('sqlite:///')}-wal").stat().st_size
-
-
-@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
-async def test_an_idle_worker_empties_the_write_ahead_log(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("durably.runtime.maintenance.WAL_SECONDS", 0.05)
-    app = await make_app()
-    await app.durably.trigger_many(other, [None] * 500)
-    assert wal_size(app) > 0
-
-    async def is_empty() -> bool:
-        return wal_size(app) == 0
-
-    async with app.durably.worker([work]):  # the runs of `other` stay: nothing else is written
-        await eventually(is_empty)
-    assert len(await app.durably.get_runs(limit=1000)) == 500
-
-
-@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
-async def test_the_log_is_left_alone_while_a_run_is_executed(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("durably.runtime.maintenance.WAL_SECONDS", 0.01)
-    asked: list[None] = []
-
-    def shrink() -> Operation[bool]:
-        asked.append(None)
-        return shrink_wal()
-
-    monkeypatch.setattr("durably.runtime.maintenance.shrink_wal", shrink)
-    app = await make_app()
-    gate = Gate()
-
-    @job("holds")
-    async def holds(step: Step) -> None:
-        await gate.wait()
-
-    run = await app.durably.trigger(holds)
-    async with app.durably.worker([holds]):
-        await within(gate.reached.wait())
-        asked.clear()
-        for _ in range(20):
-            await app.durably.get_runs(limit=1)
-        assert asked == []
-        gate.opened.set()
-        await app.wait(run)
-        await eventually(lambda: asked)
-
-
-@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
-async def test_a_reader_keeps_the_log_and_harms_nobody(app: App) -> None:
-    await app.durably.trigger_many(other, [None] * 100)
-    reader = sqlite3.connect(app.url.removeprefix("sqlite:///"), isolation_level=None)
-    reader.execute("BEGIN")
-    reader.execute("SELECT count(*) FROM durably_runs").fetchall()
-    await app.durably.trigger(other)
-    assert await app.outside.database.read(shrink_wal()) is False
-    reader.close()
-    assert await app.outside.database.read(shrink_wal()) is True
-    assert wal_size(app) == 0
-
-
-@pytest.mark.parametrize("store_kind", ["sqlite-memory", "postgres"], indirect=True)
-async def test_where_there_is_no_such_log_nothing_is_done(app: App) -> None:
-    assert await app.outside.database.read(shrink_wal()) is True
-
-
-# --- migrations -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that nobody migrated."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/empty.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-async def test_migrate_names_what_it_applied_and_finds_nothing_the_second_time(empty_url: str) -> None:
-    durably = Durably(empty_url, migrate="check")
-    with pytest.raises(SchemaError) as caught:
-        await durably.get_runs()
-    assert caught.value.version == 0
-    applied = await durably.migrate()
-    assert applied[0] == "0001 initial"
-    assert await durably.migrate() == ()
-    assert await durably.get_runs() == []
-    await durably.close()
-
-
-async def run_by_hand(url: str, text: str) -> None:
-    """What an administrator does with the printed SQL."""
-    if url.startswith("sqlite"):
-        raw = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        raw.executescript(text)
-        raw.close()
-    else:
-        connection: Any = await asyncpg.connect(url)
-        await connection.execute(text)
-        await connection.close()
-
-
-async def test_the_printed_sql_makes_what_migrate_makes(empty_url: str) -> None:
-    durably = Durably(empty_url, migrate="check")
-    text = await durably.migration_sql()
-    assert "CREATE TABLE" in text
-    with pytest.raises(SchemaError):
-        await durably.get_runs()  # printing changed nothing
-    await run_by_hand(empty_url, text)
-    assert await durably.migration_sql() == ""
-    assert await durably.migrate() == ()
-    run = await durably.trigger(work, 1)
-    await durably.worker([work]).process_until_idle()
-    assert await durably.result(run) == 2
-    await durably.close()
-
-
-async def test_a_database_that_is_too_new_is_not_migrated(empty_url: str) -> None:
-    durably = Durably(empty_url)
-    await durably.migrate()
-    prefix = "durably_" if empty_url.startswith("sqlite") else "durably."
-    await run_by_hand(empty_url, f"UPDATE {prefix}migrations SET serves = 99;")
-    for call in (durably.migrate, durably.migration_sql):
-        with pytest.raises(SchemaError, match="upgrade durably") as caught:
-            await call()
-        assert caught.value.is_too_new

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from durably import (
     ValidationError,
     job,
 )
+from durably.store.operation import Operation
 from tests.support.app import NO_RUN, App
 
 calls: list[str] = []
@@ -159,6 +162,47 @@ async def test_retrigger_from_an_unknown_step_is_an_error_that_names_the_steps(a
     with pytest.raises(RunNotFound):
         await app.durably.retrigger(NO_RUN)
     assert await app.outside.snapshot() == before
+
+
+async def test_a_run_that_is_deleted_while_it_is_retriggered_leaves_its_steps_to_the_new_one(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to begin at the first step without a word."""
+    old = await app.execute(run_names, ABC)
+    calls.clear()
+    await meanwhile(app, monkeypatch, "load_steps", lambda: app.durably.delete_run(old))
+    new = await app.durably.retrigger(old, from_step="c")
+    assert await app.durably.get_run(old) is None
+    assert (new.completed_steps, await app.step_names(new)) == (2, ["a", "b"])
+    await app.process(run_names)
+    assert calls == ["c"]
+    assert await app.durably.result(new) == ["a", "b", "c"]
+
+
+async def test_a_run_that_is_deleted_before_its_steps_are_read_is_not_found(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said to have no such step, and nothing is stored."""
+    old = await app.execute(run_names, ABC)
+    await meanwhile(app, monkeypatch, "get_run", lambda: app.durably.delete_run(old))
+    with pytest.raises(RunNotFound):
+        await app.durably.retrigger(old, from_step="c")
+    assert await app.durably.get_runs() == []
+
+
+async def meanwhile(app: App, monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], Awaitable[object]]) -> None:
+    """Let something happen right after the first read of this name, before its answer is told."""
+    database = await app.durably._database()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the only way between two transactions
+    read: Any = database.read
+
+    async def meddled(operation: Operation[Any], **options: Any) -> Any:
+        found = await read(operation, **options)
+        if operation.statements[0].name == name:
+            monkeypatch.setattr(database, "read", read)
+            await act()
+        return found
+
+    monkeypatch.setattr(database, "read", meddled)
 
 
 async def test_retrigger_checks_the_input_by_the_type_of_today(app: App) -> None:

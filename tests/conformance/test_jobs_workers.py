@@ -167,7 +167,12 @@ async def test_process_until_idle_stops_after_a_time_and_hands_back(app: App) ->
 
 @pytest.mark.parametrize(
     ("field", "options"),
-    [("max_runs", {"max_runs": 0}), ("max_duration", {"max_duration": NOW})],
+    [
+        ("max_runs", {"max_runs": 0}),
+        ("max_runs", {"max_runs": "1"}),
+        ("max_duration", {"max_duration": NOW}),
+        ("max_duration", {"max_duration": 5}),
+    ],
 )
 async def test_limits_that_allow_nothing_are_refused(app: App, field: str, options: dict[str, object]) -> None:
     """The error names the limit."""

@@ -11,14 +11,26 @@ from typing import Any, cast
 import pytest
 
 from durably.errors import DatabaseUnavailable, UsageError
-from durably.model import Change, Disposition, NewRun, RunFilter, RunStatus, StoredRun, Verdict
+from durably.model import Change, Disposition, EventType, NewRun, RunFilter, RunStatus, StepStatus, StoredRun, Verdict
 from durably.store import actions, keys, leases, runs, steps
 from durably.store.engine import Channel, Engine
 from durably.store.migrate import Mode
 from durably.store.operation import Lane, Operation, Rows, Statement, Wake, Write
 from durably.store.postgres_connect import connect
 from durably.store.url import DatabaseUrl
-from tests.support.store import LEASE, Store, a_checkpoint, an_end, inner_engine, private
+from tests.support.store import (
+    LEASE,
+    Store,
+    a_checkpoint,
+    a_failed_step,
+    a_step,
+    a_write,
+    an_end,
+    an_event,
+    ids,
+    inner_engine,
+    private,
+)
 
 
 @dataclass
@@ -162,6 +174,36 @@ async def test_a_bad_write_of_a_lease_holder_fails_alone(store: Store) -> None:
     assert isinstance(failed, Exception)
     assert not isinstance(failed, DatabaseUnavailable)
     assert await store.store(a_checkpoint(bad)) is Verdict.STORED
+
+
+async def test_what_is_there_already_is_done_otherwise_together_with_what_is_beside_it(store: Store) -> None:
+    """Refused once, then all of it with care: nothing is taken apart, or each commit in doubt would be many."""
+    engine = await wrapped(store)
+    new, run, other = store.new(), await store.leased(), await store.leased()
+    await store.enqueue(new)
+    engine.counted.clear()
+    became, changed, left = await asyncio.gather(store.enqueue(new), store.cancel(run), store.cancel(other))
+    assert (became.run.id, became.disposition, changed.done, left.done) == (new.id, Disposition.CREATED, True, True)
+    assert [names[-1] for names in engine.counted] == ["read_changed", "read_changed"]
+    assert ["insert_new_runs" in names for names in engine.counted] == [True, False]
+    assert await store.event_types(became.run) == ["run:trigger"]
+
+
+async def test_a_step_that_has_a_row_is_stored_together_with_what_is_beside_it(store: Store) -> None:
+    """Its holder does not say that the step failed before."""
+    engine = await wrapped(store)
+    run, waiting = await store.leased(), await store.trigger()
+    await store.write(run, 1, steps=(a_failed_step(run, "a", 0),))
+    done = an_event(EventType.STEP_COMPLETE, "a", position=0)
+    again = a_write(
+        run, 2, steps=(a_step(run, "a", 0),), events=(an_event(EventType.STEP_START, "a", position=0), done)
+    )
+    engine.counted.clear()
+    claiming = leases.claim(["job"], limit=1, owner="me", token=store.environment.new_id(), lease=LEASE)
+    stored, claimed = await asyncio.gather(store.store(again), store.database.run(claiming, lane=Lane.FAST))
+    assert (stored, ids(claimed)) == (Verdict.STORED, [waiting.id])
+    assert [set(names) for names in engine.counted] == [{"write_runs", "claim"}] * 2
+    assert [step.status for step in await store.steps(run)] == [StepStatus.COMPLETED]
 
 
 async def test_a_bad_operation_leaves_the_writes_beside_it_alone(store: Store) -> None:

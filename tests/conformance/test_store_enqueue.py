@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -165,26 +166,38 @@ async def test_a_start_time_in_the_past_is_no_head_start(store: Store) -> None:
     assert ids(await store.claim()) == [first.id, late.id]
 
 
-async def test_a_retriggered_run_starts_with_the_checkpoints_before_a_step(store: Store) -> None:
+async def test_a_retriggered_run_starts_with_the_checkpoints_that_it_is_given(store: Store) -> None:
+    """Every value as it was: no text, time or number is changed on the way."""
     source = await store.leased()
-    for place, name in enumerate(("a", "b", "c")):
-        await store.store(a_checkpoint(source, place + 1, name, place, output=f'"{name}"'))
-    await store.write(source, 4, steps=(a_failed_step(source, "d", 3),))
+    outputs = ("1e16", '"\\u0000 %s ?"', '{"b":1,"a":12345678901234567890}')
+    for place, output in enumerate(outputs):
+        await store.store(a_checkpoint(source, place + 1, f"{place} \u20ac % ? \x1f", place, output=output))
+    kept = await store.steps(source)
     new = store.new()
-    enqueued = await store.database.run(runs.retrigger(new, source_id=source.id, from_step="c"))
+    enqueued = await store.database.run(runs.retrigger(new, kept[:2]))
     copied = await store.steps(enqueued.run)
-    assert [(step.name, step.output_json, step.run_id) for step in copied] == [
-        ("a", '"a"', new.id),
-        ("b", '"b"', new.id),
-    ]
+    said = attrgetter("name", "position", "status", "output_json", "error", "started_at", "completed_at")
+    assert [said(step) for step in copied] == [said(step) for step in kept[:2]]
+    assert {(step.run_id, step.generation) for step in copied} == {(new.id, 0)}
     assert ((await store.get(new.id)).completed_steps, (await store.get(new.id)).next_step) == (2, 2)
+
+
+async def test_a_retriggered_run_has_its_checkpoints_though_the_other_run_is_gone(store: Store) -> None:
+    source = await store.leased()
+    await store.store(a_checkpoint(source, 1, "a", 0))
+    kept = await store.steps(source)
+    await store.cancel(source)
+    assert (await store.delete(source)).done
+    enqueued = await store.database.run(runs.retrigger(store.new(), kept))
+    assert [step.name for step in await store.steps(enqueued.run)] == ["a"]
+    assert (enqueued.run.completed_steps, enqueued.run.next_step) == (1, 1)
 
 
 async def test_a_retrigger_repeated_with_the_same_id_happens_once(store: Store) -> None:
     source = await store.leased()
     await store.store(a_checkpoint(source, 1, "a", 0))
     await store.write(source, 2, steps=(a_failed_step(source, "b", 1),))
-    operation = runs.retrigger(store.new(concurrency_key="k"), source_id=source.id, from_step="b")
+    operation = runs.retrigger(store.new(concurrency_key="k"), (await store.steps(source))[:1])
     first, again = await store.database.run(operation), await store.database.run(operation)
     assert (first.disposition, again.disposition) == (Disposition.CREATED, Disposition.CREATED)
     assert [step.name for step in await store.steps(first.run)] == ["a"]
@@ -193,19 +206,19 @@ async def test_a_retrigger_repeated_with_the_same_id_happens_once(store: Store) 
 
 async def test_a_retriggered_run_that_started_gets_no_more_checkpoints(store: Store) -> None:
     source = await store.leased(job="source")
-    await store.write(source, 1, steps=(a_failed_step(source, "b", 1),))
-    operation = runs.retrigger(store.new(), source_id=source.id, from_step="b")
-    await store.database.run(operation)
+    await store.store(a_checkpoint(source, 1, "a", 0))
+    new, kept = store.new(), await store.steps(source)
+    await store.database.run(runs.retrigger(new, []))
     [started] = await store.claim()
-    await store.write(source, 2, steps=a_checkpoint(source, 2, "a", 0).steps)
-    await store.database.run(operation)
-    assert await store.steps(started) == []
+    again = await store.database.run(runs.retrigger(new, kept))
+    assert (again.run.id, await store.steps(started)) == (started.id, [])
+    assert (await store.get(started)).completed_steps == 0
 
 
 async def test_a_write_of_the_copy_leaves_its_source_alone(store: Store) -> None:
     source = await store.leased(job="source")
     await store.write(source, 1, steps=(*a_checkpoint(source, 1, "a", 0).steps, a_failed_step(source, "b", 1)))
-    await store.database.run(runs.retrigger(store.new(), source_id=source.id, from_step="b"))
+    await store.database.run(runs.retrigger(store.new(), (await store.steps(source))[:1]))
     [copy] = await store.claim()
     await store.store(a_write(copy, 1, steps=a_checkpoint(copy, 1, "b", 1).steps))
     assert [(step.name, step.status.value) for step in await store.steps(source)] == [
@@ -269,7 +282,7 @@ async def test_a_retrigger_and_a_purge_of_its_source_in_one_commit_do_both(store
     new = store.new()
     purge = actions.purge_runs(older_than=HOUR, status=RunStatus.COMPLETED, limit=10)
     purged, again = await asyncio.gather(
-        store.database.run(purge), store.database.run(runs.retrigger(new, source_id=run.id, from_step="step"))
+        store.database.run(purge), store.database.run(runs.retrigger(new, await store.steps(run)))
     )
     assert (purged, again.run.id, again.disposition) == (1, new.id, Disposition.CREATED)
 

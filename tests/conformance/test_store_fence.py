@@ -23,18 +23,8 @@ from durably.model import (
 )
 from durably.store import actions, leases, steps
 from durably.store.operation import Lane
-from tests.support.store import (
-    LEASE,
-    Store,
-    a_checkpoint,
-    a_failed_step,
-    a_write,
-    an_end,
-    an_event,
-    run_on,
-    wait_until_blocked,
-    with_generation,
-)
+from tests.support.races import run_on, wait_until_blocked
+from tests.support.store import LEASE, Store, a_checkpoint, a_failed_step, a_write, an_end, an_event, with_generation
 
 Overtake: TypeAlias = Callable[[Store, StoredRun], Awaitable[object]]
 

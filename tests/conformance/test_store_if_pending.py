@@ -13,7 +13,8 @@ from durably.model import Change, Disposition, IfPending, RunStatus, StoredRun
 from durably.store import actions, leases, runs
 from durably.store.keys import set_limit
 from durably.store.operation import combine
-from tests.support.store import LEASE, Store, ids, run_on, wait_until_blocked
+from tests.support.races import run_on, wait_until_blocked
+from tests.support.store import LEASE, Store, ids
 
 MERGING: tuple[IfPending, ...] = ("skip", "replace", "reject")
 

@@ -60,7 +60,7 @@ async def resume(store: Store, run: StoredRun) -> bool:
 
 
 async def retrigger(store: Store, run: StoredRun) -> bool:
-    again = await store.database.run(runs.retrigger(store.new(), source_id=run.id, from_step="step"))
+    again = await store.database.run(runs.retrigger(store.new(), await store.steps(run)))
     return again.run.id != run.id
 
 

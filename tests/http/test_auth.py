@@ -263,11 +263,31 @@ def test_auth_without_authenticate_cannot_be_made() -> None:
         ({"sse_throttle": "fast"}, "sse_throttle"),
         ({"keep_alive": 0}, "keep_alive"),
         ({"max_body_bytes": 0}, "max_body_bytes"),
+        ({"max_body_bytes": 0.5}, "max_body_bytes"),
+        ({"sse_throttle": float("nan")}, "sse_throttle"),
+        ({"keep_alive": float("nan")}, "keep_alive"),
+        ({"keep_alive": float("inf")}, "keep_alive"),
+        ({"on_request": "start"}, "on_request"),
+        ({"jobs": greet}, "jobs"),
+        ({"jobs": "tests.http.jobs"}, "jobs"),
     ],
 )
 def test_a_wrong_setting_is_named(options: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError, match=f"^{field}: "):
         create_app(Durably("sqlite:///:memory:"), **options)
+
+
+@pytest.mark.parametrize("hook", ["authenticate", "on_trigger", "scope_runs", "on_access"])
+def test_a_hook_that_is_no_function_is_named(hook: str) -> None:
+    hooks: dict[str, Any] = {"authenticate": print, hook: "module:function"}
+    with pytest.raises(ValidationError, match=f"^{hook}: "):
+        Auth(**hooks)
+
+
+@pytest.mark.parametrize("wrong", [None, "sqlite:///jobs.db", create_app])
+def test_what_is_no_durably_is_not_served(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match=r"^durably: "):
+        create_app(wrong)
 
 
 def test_what_is_no_job_is_refused() -> None:

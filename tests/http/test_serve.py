@@ -176,9 +176,19 @@ async def test_auth_of_an_application_guards_it(start: Start) -> None:
     assert await server.end() == 0
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # nor does this
+async def test_a_token_in_an_address_is_not_in_the_log(start: Start) -> None:
+    server = await start(*SERVE, "--auth", "served:auth")
+    await server.client.get("/runs?token=s3cret&limit=2&label.a=b%20c&s3cret")
+    line = await server.says(r"GET /runs(\S+) HTTP")
+    assert line[1] == "?token=***&limit=2&label.a=b%20c&***"
+    assert await server.end() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("serve", "served:durably", "served", "--worker", "--concurrency", "9" * 30), "max_concurrent_runs: "),
         (("serve", "served:durably", "--worker"), "JOBS: a worker needs jobs"),
         (("serve", "served"), "DURABLY: "),
         (("serve", "served:durably", "--auth", "served:wait"), "--auth: "),

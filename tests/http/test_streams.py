@@ -13,7 +13,7 @@ import pytest
 from durably import Durably, EventType, Step, job
 from durably.http import frames
 from durably.store import events as store_events
-from tests.http.jobs import JOBS, Gate, fail, greet
+from tests.http.jobs import JOBS, Gate, echo, fail, greet
 from tests.support.http import Frame, Site, site, until, work
 
 ADA = {"name": "ada"}
@@ -381,6 +381,14 @@ async def test_the_feed_resumes_after_any_event_also_between_a_start_and_its_end
             assert [one.data for one in await feed.take(len(whole) - place)] == [one.data for one in whole[place:]]
 
 
+async def test_a_feed_of_a_database_that_is_no_more_goes_on_from_now(exact: Site) -> None:
+    """A browser comes back with its last id by itself, also after the database was made anew or restored."""
+    await exact.trigger("echo", 1)
+    async with exact.feed(after="100000") as events:
+        run_id = await exact.trigger("echo", 2)
+        assert (await events.next()).data["runId"] == run_id
+
+
 async def test_a_feed_that_has_caught_up_joins_the_others(exact: Site) -> None:
     await exact.trigger("echo", 0)
     async with exact.feed() as first, exact.feed(("jobName", "echo"), after="0") as resumed:
@@ -466,5 +474,16 @@ async def test_closing_the_durably_ends_the_streams(served: Site) -> None:
 
 
 def test_a_frame_is_one_line_of_data_with_its_id() -> None:
-    made = frames.make_frame(EventType.RUN_CANCEL, "r", '{"a":"\u2028"}', number=3, cursor=2)
-    assert made.data == 'id: 2\ndata: {"a":"\u2028"}\n\n'.encode()
+    made = frames.make_frame(EventType.RUN_CANCEL, "r", '{"a":"\u00e9"}', number=3, cursor=2)
+    assert made.data == 'id: 2\ndata: {"a":"\u00e9"}\n\n'.encode()
+
+
+async def test_a_frame_is_one_line_also_for_clients_that_know_more_ends_of_lines(exact: Site) -> None:
+    """Those that split text as Python does: httpx, for one."""
+    text = "a\x85b\u2028c\u2029d\x0be"
+    run_id = await exact.trigger("echo", text, labels={"a": text})
+    await work(exact.durably, echo)
+    async with exact.of_run(run_id) as events, exact.feed(after="0") as feed:
+        [end] = await events.rest()
+        assert (end.data["output"], end.data["labels"]) == (text, {"a": text})
+        assert (await feed.next()).data["labels"] == {"a": text}

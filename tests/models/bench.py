@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from unittest.mock import patch
 
 import asyncpg
 
@@ -28,6 +29,8 @@ from tests.support.store import SCHEMA, fill, inner_engine, private
 
 T = TypeVar("T")
 
+_PATIENT = "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+"""On a busy machine a game stands still for seconds, also within a transaction. That is no answer of the store."""
 TABLES = ("runs", "steps", "logs", "events", "concurrency_keys")
 
 
@@ -65,9 +68,11 @@ class Bench:
         self._database: Database
         self._engine: Any
         self._admin: Any = None
+        self._no_timeout: Any = patch("durably.store.postgres_connect._ANSWER_WITHIN", None)
         self._guest: Any = Guest(parse_url(url), self.clock, SCHEMA)
 
     def __enter__(self) -> Self:
+        self._no_timeout.start()
         self._runner.run(self._open())
         return self
 
@@ -76,6 +81,7 @@ class Bench:
     ) -> None:
         self._runner.run(self._close())
         self._runner.close()
+        self._no_timeout.stop()
 
     @property
     def is_postgres(self) -> bool:
@@ -83,8 +89,11 @@ class Bench:
 
     async def _open(self) -> None:
         self._database = open_database(self._url, environment=self.clock)
-        await self._database.open()
         self._engine = inner_engine(self._database)
+        if self.is_postgres:
+            for link in private(self._engine, "_links").values():
+                link.settings += f"; {_PATIENT}"
+        await self._database.open()
         if self._mutant is not None:
             break_sql(self._engine, self._mutant)
         if self.is_postgres:

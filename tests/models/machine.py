@@ -61,6 +61,10 @@ def same(result: object) -> object:
     return result
 
 
+def told_one(result: Enqueued) -> object:
+    return result.run.id, result.disposition
+
+
 def told(result: Sequence[Enqueued]) -> object:
     """A repeated plain trigger is not read back: only that it is there is certain."""
     return [(one.run.id, one.disposition) for one in result]
@@ -90,6 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.written: dict[Lease, RunWrite] = {}
         self.tokens: list[str] = []
         self.asked: list[Sequence[NewRun]] = []
+        self.copied: list[tuple[NewRun, Sequence[StepRecord]]] = []
 
     # --- doing it on both sides -----------------------------------------------------------------------
 
@@ -223,6 +228,12 @@ class StoreMachine(RuleBasedStateMachine):
     def enqueue(self, some: list[tuple[Any, ...]], way: str) -> None:
         self.enqueue_these([self.new_run(kind) for kind in some], way, is_again=way == "twice")
 
+    @rule(jobs=st.lists(st.sampled_from(JOBS), min_size=1, max_size=3), way=ways)
+    def enqueue_plain(self, jobs: Sequence[str], way: str) -> None:
+        """Nothing is said but job and input, as of most runs: they have a way of their own into the tables."""
+        items = [self.new_run((job, None, None, "queue", 1, 0, None, {})) for job in jobs]
+        self.enqueue_these(items, way, is_again=way == "twice")
+
     def enqueue_these(self, asked: Sequence[NewRun], way: str, *, is_again: bool) -> None:
         operation, items = self.plural(runs.enqueue, asked)
         self.asked.append(items)
@@ -230,12 +241,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(kind=kinds, place=number, step=number, way=ways)
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
-        source = self.pick(place)
-        if source is None:
-            return
-        new, name = self.new_run(kind), (*source.steps, *NAMES)[step % (len(source.steps) + 3)]
-        operation = self.make(runs.retrigger, new, source_id=source.id, from_step=name)
-        self.play(Move(operation, lambda: self.model.retrigger(new, source_id=source.id, from_step=name)), way)
+        """With checkpoints of a run that may be deleted in the same transaction, or be gone already."""
+        if (source := self.pick(place, gone=True)) is not None:
+            self.copied.append((self.new_run(kind), some_checkpoints(source, step)))
+            self.copy(*self.copied[-1], way, same)
+
+    def copy(self, new: NewRun, taken: Sequence[StepRecord], way: str, seen: Callable[[Any], object]) -> None:
+        operation = self.make(runs.retrigger, new, taken)
+        self.play(Move(operation, lambda: self.model.retrigger(new, taken), seen), way)
 
     # --- claims and leases --------------------------------------------------------------------------------
 
@@ -314,6 +327,18 @@ class StoreMachine(RuleBasedStateMachine):
         "way": ways,
     }
     write, write_more, write_most = often(**writes)(do_write), often(**writes)(do_write), often(**writes)(do_write)
+
+    @rule(
+        places=st.lists(number, min_size=1, max_size=2),
+        kind=st.sampled_from(["step", "late step", "completed"]),
+        stale=st.integers(0, 3),
+        name=number,
+        way=ways,
+    )
+    def write_plain(self, places: list[int], kind: str, stale: int, name: int, way: str) -> None:
+        """One step, or the end, as nearly every write is: they have a way of their own too."""
+        is_end = kind == "completed"
+        self.do_write(places, [] if is_end else [kind], kind if is_end else None, stale, name, way)
 
     def parts(self, run: Row, kinds: Sequence[str], name: str) -> dict[str, Any]:
         """Steps, events and progress of one write; names come again, and what is stored stays."""
@@ -480,6 +505,12 @@ class StoreMachine(RuleBasedStateMachine):
 
 def a_write(run: Row, lease: Lease, count: int, **parts: Any) -> RunWrite:
     return RunWrite(lease=lease, number=count, concurrency_key=run.concurrency_key, **parts)
+
+
+def some_checkpoints(run: Row, count: int) -> list[StepRecord]:
+    """So many of those that it has, the first ones."""
+    done = [step for step in run.steps.values() if step.status is StepStatus.COMPLETED]
+    return sorted(done, key=lambda step: (step.position, step.name))[:count]
 
 
 def a_step(run: Row, name: str, position: int, now: datetime, *, is_done: bool) -> StepRecord:

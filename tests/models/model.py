@@ -192,12 +192,12 @@ class Model:
         yield NO_KEYS
         return [self._later(one) for one in early]
 
-    def retrigger(self, new: NewRun, *, source_id: str, from_step: str) -> Transaction[Enqueued]:
+    def retrigger(self, new: NewRun, steps: Sequence[StepRecord]) -> Transaction[Enqueued]:
         yield [new.concurrency_key] if new.concurrency_key else NO_KEYS
         self._enqueue([new])
-        run, source = self.runs.get(new.id), self.runs.get(source_id)
-        if run is not None and run.generation == 0 and source is not None:
-            self._copy(run, source, from_step)
+        run = self.runs.get(new.id)
+        if run is not None and run.generation == 0:
+            self._copy(run, steps)
         early = self._became(new)
         yield NO_KEYS
         return self._later(early)
@@ -294,10 +294,9 @@ class Model:
         run = self.runs.get(early.run.id)
         return early if run is None else Enqueued(run=run.stored, disposition=early.disposition)
 
-    def _copy(self, run: Row, source: Row, from_step: str) -> None:
-        until = source.steps[from_step].position if from_step in source.steps else -1
-        for step in [step for step in source.steps.values() if step.position < until]:
-            if step.status is StepStatus.COMPLETED and step.name not in run.steps:
+    def _copy(self, run: Row, steps: Sequence[StepRecord]) -> None:
+        for step in steps:
+            if step.name not in run.steps:
                 run.steps[step.name] = with_fields(step, run_id=run.id, generation=0, error=None)
                 run.completed_steps = len(run.steps)
                 run.next_step = max(run.next_step, step.position + 1)
@@ -624,8 +623,8 @@ class Model:
                 self._insert(item, Hold.ADMIT)
         return [self._became(item) for item in items]
 
-    def copy_inside(self, run_id: str, *, source_id: str, from_step: str) -> None:
-        self._copy(self.runs[run_id], self.runs[source_id], from_step)
+    def copy_inside(self, run_id: str, steps: Sequence[StepRecord]) -> None:
+        self._copy(self.runs[run_id], steps)
 
     def cancel_inside(self, run_id: str, *, token: str) -> Changed:
         run = self.runs.get(run_id)

@@ -58,7 +58,8 @@ SQLITE = (
     Mutant("an event of that very age goes", "purge_events", "old.created_at <", "old.created_at <="),
     Mutant("a start time is missed by a hair", "release_due", "r.available_at <= :now", "r.available_at < :now"),
     Mutant("a page repeats its neighbour's last run", "list_runs", "x.id < coalesce", "x.id <= coalesce"),
-    Mutant("a retrigger copies one step too many", "copy_steps", "s.position <", "s.position <="),
+    Mutant("a run that took steps over begins at one of them", "copy_steps", "max(s.position) + 1", "max(s.position)"),
+    Mutant("a run that started gets more steps", "copy_steps", "AND r.generation = 0", ""),
     Mutant(
         "a deleted run comes back with its trigger",
         "insert_runs",
@@ -70,7 +71,7 @@ SQLITE = (
     Mutant("what a user's transaction triggers is never put in line", "admit_inside", "hold = 'key'", "hold = 'admit'"),
     Mutant("what a user's transaction cancels keeps its slot", "free_inside", "SET slot = 0", "SET slot = 1"),
     Mutant("a user's cancel takes back its slot", "inside_cancel", "hold = NULL, ", "hold = NULL, slot = 0, "),
-    Mutant("a user's retrigger copies too much", "inside_copy", "s.position <", "s.position <="),
+    Mutant("a user's retrigger miscounts its steps", "inside_copy", "count(*) AS steps", "count(*) + 1 AS steps"),
     Mutant(
         "a worker does not see what users triggered",
         "look",

@@ -13,7 +13,18 @@ from durably.model import RunFilter, RunStatus
 from durably.store import care, inside, overview
 from durably.store.operation import Operation, Rows, combine
 from tests.models import watching
-from tests.models.machine import KEYS, NAMES, StoreMachine, a_while, expected_event, few, number, shown
+from tests.models.machine import (
+    KEYS,
+    StoreMachine,
+    a_while,
+    expected_event,
+    few,
+    number,
+    shown,
+    some_checkpoints,
+    told_one,
+    ways,
+)
 from tests.models.model import LIVING, Model
 
 filters = st.builds(
@@ -42,6 +53,13 @@ class WholeMachine(StoreMachine):
         lost = [items for items in self.asked if any(item.id in gone for item in items)]
         asked = lost if lost and place % 2 else self.asked
         self.enqueue_these(asked[-1 - place % len(asked)], "alone", is_again=True)
+
+    @precondition(lambda self: bool(self.copied))
+    @rule(place=number, way=ways)
+    def retrigger_again(self, place: int, way: str) -> None:
+        """As after a commit in doubt, also when the new run has been claimed, has ended, or is gone."""
+        self.settle()
+        self.copy(*self.copied[-1 - place % len(self.copied)], way, told_one)
 
     # --- users' transactions ------------------------------------------------------------------------------
 
@@ -77,15 +95,21 @@ class WholeMachine(StoreMachine):
             token = self.new_token()
             return [(self.make(inside.cancel, run.id, token=token), model.cancel_inside(run.id, token=token))]
         reading = (self.make(inside.get_run, run.id), _stored(model, run.id))
-        names = (self.make(inside.step_names, run.id), [step.name for step in model.load_steps(run.id)])
+        stored_steps = (self.make(inside.load_steps, run.id), model.load_steps(run.id))
         if what == "read" or run.id not in model.runs:
-            return [reading, names, (_has_tables(self.make(inside.look)), True)]
-        kind, name = kinds[0], (*run.steps, *NAMES)[step % (len(run.steps) + 3)]
+            return [reading, stored_steps, (_has_tables(self.make(inside.look)), True)]
+        kind, taken = kinds[0], some_checkpoints(run, step)
         new = self.new_run((*kind[:2], None, "queue", *kind[4:]))
         stored = (self.make(inside.enqueue, [new]), model.enqueue_inside([new]))
-        copying = self.make(inside.copy_steps, new.id, source_id=run.id, from_step=name)
-        model.copy_inside(new.id, source_id=run.id, from_step=name)
-        return [reading, names, stored, (copying, None), (self.make(inside.get_run, new.id), _stored(model, new.id))]
+        copying = self.make(inside.copy_steps, new.id, taken)
+        model.copy_inside(new.id, taken)
+        return [
+            reading,
+            stored_steps,
+            stored,
+            (copying, None),
+            (self.make(inside.get_run, new.id), _stored(model, new.id)),
+        ]
 
     # --- what watchers ask --------------------------------------------------------------------------------
 

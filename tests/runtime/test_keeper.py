@@ -171,14 +171,34 @@ async def test_who_holds_and_drops_signals_the_thread_only_when_it_sleeps(
         other = Holder(bench, first.run)
         keeper.hold(other.tenure)
         keeper.drop(other.tenure)
-    assert len(sent) == 1
     await renewal(bench, first)
+    assert len(sent) == 1
     keeper.drop(first.tenure)
     await eventually(lambda: renewer._is_asleep)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
     assert len(sent) == 1
     second = await hold(bench, keeper)
     await renewal(bench, second)
     assert len(sent) == 2
+
+
+async def test_a_run_that_blocks_the_loop_as_soon_as_it_begins_is_watched(bench: Bench) -> None:
+    keeper = Keeper(bench.database, settings=Settings(lease=SHORT), environment=bench.environment)
+    renewer = keeper._renewer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - whether it sleeps, and goes on
+    keeper.start()
+    first = await hold(bench, keeper)
+    keeper.drop(first.tenure)
+    await eventually(lambda: renewer._is_asleep)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+
+    async def block() -> bool:
+        """Hold the loop until the thread goes on."""
+        end = bench.environment.monotonic() + 20
+        while not (is_watched := renewer._holding.is_set()) and bench.environment.monotonic() < end:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+            pass
+        return is_watched
+
+    keeper.hold(first.tenure)
+    assert await asyncio.create_task(block())
+    await keeper.stop()
 
 
 async def test_its_thread_watches_nothing_while_nothing_is_held(bench: Bench) -> None:
@@ -317,11 +337,15 @@ async def test_a_loop_that_is_blocked_for_ten_leases_lets_its_runs_go(
     monkeypatch.setattr("durably.runtime.watch.ASK_SECONDS", 0.02)
     keeper = Keeper(bench.database, settings=Settings(lease=SHORT), environment=bench.environment)
     keeper.start()
-    holder = await hold(bench, keeper)
-    end = bench.environment.monotonic() + 1
-    with caplog.at_level(logging.WARNING):
+
+    async def block() -> None:
+        end = bench.environment.monotonic() + 1
         while bench.environment.monotonic() < end and "let go" not in caplog.text:
             pass
+
+    holder = await hold(bench, keeper)
+    with caplog.at_level(logging.WARNING):
+        await asyncio.create_task(block())
     await eventually(lambda: holder.ended == [LeaseState.LOST])
     assert "blocked" in caplog.text
     assert "code outside of jobs" in caplog.text

@@ -254,7 +254,5 @@ async def test_a_wake_up_with_full_slots_asks_for_nothing(store: Store) -> None:
 async def test_an_idle_worker_looks_and_claims_nothing(store: Store) -> None:
     poll = timedelta(milliseconds=5)
     async with counted(store) as (bench, counts), bench.worker(simple, poll_interval=poll):
-        await eventually(lambda: counts["look"] >= 3)
-        before = counts["claim"]
         await eventually(lambda: counts["look"] >= 20)
-        assert counts["claim"] == before
+        assert counts["claim"] <= 2  # at the start, and when it hears of others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -65,10 +65,10 @@ class Book:
         self.given_up += 1
         task.cancel()
 
-    def announce(self, entry: Entry) -> None:
+    def announce(self, entries: Sequence[Entry]) -> None:
         if self.is_dumb:
             raise RuntimeError("cannot tell")
-        self.announced.append(entry.event.type)
+        self.announced += [entry.event.type for entry in entries]
 
     async def refused(self) -> None:
         self.refusals += 1

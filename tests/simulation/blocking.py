@@ -83,5 +83,5 @@ def blocking(step: SyncStep[Scene], plan: Plan) -> list[list[int]]:
     except BaseException as error:
         actor.note("cut", "", type(error).__name__)
         raise
-    actor.note("end")
+    actor.note("end", "", values)
     return values

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 from tests.simulation.check_rows import Ledger
 from tests.simulation.clients import plan_tag
@@ -18,6 +20,7 @@ class CallChecker:
         self._history = history
         self._ledger = ledger
         self._check_triggers()
+        self._check_options()
         self._check_idempotency()
         self._check_acts()
         self._check_children()
@@ -47,6 +50,34 @@ class CallChecker:
             for tag in tags if plain else ():
                 if not 1 <= len(inserts[tag]) <= most:
                     self._find("G1", f"one trigger of {tag} made {len(inserts[tag])} runs")
+
+    def _check_options(self) -> None:
+        """Runs have the keys and the start that were asked for: rules about keys see none of a lost one."""
+        inserts = {run: (txn, row) for txn, run, row in self._ledger.inserted}
+        calls, visits = self._history.calls, self._history.visits
+        told = [(one.run, one.detail) for one in calls if one.kind == "trigger" and one.error is None]
+        deeds = [deed for visit in visits for deed in visit.deeds if deed.kind == "trigger"]
+        told += [(deed.run, deed.options) for deed in deeds]  # whose transaction began some time before its commit
+        for run, options in told:
+            if run in inserts:
+                self._check_row(run, *inserts[run], options)
+        keys: dict[str, str | None] = {}
+        for call in calls:
+            keys |= zip(call.detail.get("tags", ()), call.detail.get("keys", ()), strict=True)
+        for _, run, row in self._ledger.inserted:
+            tag = plan_tag(row["input"])
+            if tag.startswith("tag-") and row["concurrency_key"] != keys.setdefault(tag, row["concurrency_key"]):
+                self._find("G7", f"{run} of {tag} has the key {row['concurrency_key']!r} instead of {keys[tag]!r}")
+
+    def _check_row(self, run: str, txn: int, row: dict[str, Any], options: dict[str, Any]) -> None:
+        for name, guarantee in (("idempotency_key", "G2"), ("concurrency_key", "G7")):
+            if row[name] != options.get(name):
+                self._find(guarantee, f"{run} has the {name} {row[name]!r} instead of {options.get(name)!r}")
+        delay = options.get("delay")
+        if options.get("disposition") == "created" and delay is not None:
+            waits = (row["available_at"] or 0) - self._history.transactions[txn].now_us
+            if waits != delay / timedelta(microseconds=1):
+                self._find("G1", f"{run} starts after {waits} us instead of {delay}")
 
     def _check_idempotency(self) -> None:
         lives: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from durably.testing.simulated import BEGINNING
 from tests.simulation.check_rows import Ledger
@@ -18,7 +18,7 @@ _VISIT = 0.1
 """From so many seconds on a transaction of a client's own keeps others from their work."""
 
 
-_ACTIVE = {"tick", "start", "start thread", "done"}
+_ACTIVE = {"tick", "start", "start plain", "start thread", "done"}
 """What code does that can be interrupted; in a thread it is stopped at its next step."""
 _STARTS = ("start", "start plain", "start thread")
 
@@ -54,6 +54,7 @@ class CodeChecker:
             self._by_execution[effect.run, effect.generation].append(effect)
         self._slack = 4.0 if profile.is_lossy else 0.0
         self._check_steps()
+        self._check_repeats()
         self._check_endings()
         self._check_cancels()
         self._check_takeovers()
@@ -68,6 +69,8 @@ class CodeChecker:
     def _check_steps(self) -> None:
         ledger = self._ledger
         for effect in self._history.effects:
+            if ledger.holders.get((effect.run, effect.generation)) != effect.process:
+                self._find("G3", f"{_place(effect)} is code of who has no such lease")
             stored = ledger.stored.get((effect.run, effect.step))
             if effect.kind in _STARTS and not self._is_excused(effect):
                 if stored is not None and effect.txn >= stored[0]:
@@ -76,6 +79,16 @@ class CodeChecker:
                     self._check_belief(effect)
             if effect.kind == "got":
                 self._check_value(effect, stored)
+
+    def _check_repeats(self) -> None:
+        """Within an execution a step is called once, and again only where the job has seen it fail."""
+        starts: Counter[tuple[str, int, str]] = Counter()
+        for effect in self._history.effects:
+            starts[effect.run, effect.generation, effect.step] += effect.kind in _STARTS
+            starts[effect.run, effect.generation, effect.step] -= effect.kind == "swallowed"
+        for (run, generation, step), count in starts.items():
+            if count > 1:
+                self._find("G5", f"{step} of {run}@{generation} was called {count} times more than it failed")
 
     def _is_excused(self, effect: Effect) -> bool:
         """Whether it may begin though its lease is another's by now.
@@ -102,25 +115,34 @@ class CodeChecker:
     # --- ends -----------------------------------------------------------------------------------------------
 
     def _check_endings(self) -> None:
-        for (run, generation), (txn, status) in self._ledger.endings.items():
-            kinds = {effect.kind for effect in self._by_execution[run, generation]}
-            if status == "failed" and "raise" not in kinds:
+        for (run, generation), (txn, row) in self._ledger.endings.items():
+            status, did = row["status"], {one.kind: one.value for one in self._by_execution[run, generation]}
+            if status == "failed" and "raise" not in did:
                 self._find("G12", f"{run}@{generation} failed in #{txn}, and its code raised nothing")
-            if status == "completed" and "end" not in kinds:
+            elif status == "failed" and json.loads(row["error"])["type"] != did["raise"]:
+                self._find("G12", f"{run}@{generation} raised {did['raise']}, and failed with {row['error']}")
+            if status == "completed" and "end" not in did:
                 self._find("G12", f"{run}@{generation} completed in #{txn}, and its code did not")
-            if status == "pending" and "end" in kinds:
+            elif status == "completed" and json.loads(row["output"] or "0") != did["end"]:
+                self._find("G12", f"{run}@{generation} returned {did['end']}, stored is {row['output']}")
+            if status == "pending" and "end" in did:
                 self._find("G12", f"{run}@{generation} was handed back in #{txn} after its code had succeeded")
 
     def _check_cancels(self) -> None:
-        for call in self._history.calls:
-            if call.kind != "cancel" or call.error is not None or call.run is None:
-                continue
-            late = call.ended + CANCEL_SECONDS + 2 * self._profile.latency
+        """After a cancel: when its call had returned, or when the client's own transaction was committed."""
+        calls = [one for one in self._history.calls if one.kind == "cancel" and one.error is None]
+        cancels = [(one.run, one.ended, one.txn) for one in calls if one.run is not None]
+        deeds = [deed for one in self._history.visits for deed in one.deeds if deed.kind == "cancel"]
+        for deed in deeds:
+            moments = [txn for txn, status, _ in self._ledger.moments[deed.run] if status == "cancelled"]
+            cancels += [(deed.run, self._at(txn), txn) for txn in moments]
+        for run, since, txn in cancels:
+            late = since + CANCEL_SECONDS + 2 * self._profile.latency
             for effect in self._history.effects:
-                is_late = effect.run == call.run and effect.at > late and effect.kind in _ACTIVE
+                is_late = effect.run == run and effect.at > late and effect.kind in _ACTIVE
                 # what a resume or another life of it did is none of this
-                if is_late and effect.generation <= self._generation_at(call.run, call.txn):
-                    self._check_late(effect, call.ended)
+                if is_late and effect.generation <= self._generation_at(run, txn):
+                    self._check_late(effect, since)
 
     def _generation_at(self, run: str, txn: int) -> int:
         status, generation = self._ledger.state_after(run, txn)
@@ -163,6 +185,9 @@ class CodeChecker:
         for run, begin, end in self._ledger.claimable:
             if end is not None:
                 self._check_prompt(f"{run}, which could be claimed,", self._at(begin), self._at(end))
+        for run, start_us, begin, end in self._ledger.dues:
+            start = max(self._at(begin), self._when(start_us, self._at(end)))
+            self._check_prompt(f"{run}, which was to start,", start, self._at(end))
         for run, begin, end in self._ledger.chores:
             if end is not None:
                 self._check_prompt(f"{run}, of a transaction of its own,", self._at(begin), self._at(end))

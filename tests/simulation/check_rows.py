@@ -28,12 +28,14 @@ class Ledger:
         """Of each run: from which transaction on it had which status and generation."""
         self.stored: dict[tuple[str, str], tuple[int, str]] = {}
         """Of each completed step: its transaction and its output."""
-        self.endings: dict[tuple[str, int], tuple[int, str]] = {}
-        """How each generation was ended by its holder, and in which transaction."""
+        self.endings: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
+        """The row as each generation was ended by its holder, and in which transaction."""
         self.takeovers: list[tuple[int, str, int, int]] = []
         """Transaction, run, and old generation whose lease ran out, and when that was in microseconds."""
         self.claimable: list[tuple[str, int, int | None]] = []
         """Runs that could be claimed from one transaction on to another one."""
+        self.dues: list[tuple[str, int, int, int]] = []
+        """Runs that waited for their start: that time in microseconds, and from which transaction on to which one."""
         self.chores: list[tuple[str, int, int | None]] = []
         """What some worker had to do for a client's own transaction, from one transaction on to another one."""
         self.events: dict[tuple[str, int], tuple[int, str, str | None]] = {}
@@ -46,25 +48,20 @@ class Ledger:
         self.deleted: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
         """Runs that were purged, and steps that runs have from others."""
-        self._history = history
-        self._profile = profile
+        self._history, self._profile = history, profile
         self._rows: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        # of a run that was deleted, those that it had then
         self._seqs: Counter[str] = Counter()
         self._limits: dict[str, int] = defaultdict(lambda: 1)
         self._rules = RowRules()
         self._open_claims: dict[str, int] = {}
+        self._waiting: dict[str, int] = {}
+        self._begun: Counter[tuple[str, str]] = Counter()
         self._open_chores: dict[str, int] = {}
         self._open_leases: dict[str, tuple[str, int, int]] = {}
         self._txn, self._number = Transaction(0.0, "", "", 0), 0
-        for number, changes in groupby(history.changes(), key=lambda change: change.txn):
-            self._transaction(number, list(changes))
-        for run, begin in self._open_claims.items():
-            self.claimable.append((run, begin, None))
-        for run, begin in self._open_chores.items():
-            self.chores.append((run, begin, None))
-        for run, (process, generation, begin) in self._open_leases.items():
-            self.leases.append((process, run, generation, begin, None))
+        self._go_through(history.changes())
 
     def find(self, guarantee: str, text: str) -> None:
         """Note that something is wrong."""
@@ -79,6 +76,16 @@ class Ledger:
             if status != "deleted":
                 found = (status, generation)
         return found
+
+    def _go_through(self, every: list[Change]) -> None:
+        for number, changes in groupby(every, key=lambda change: change.txn):
+            self._transaction(number, list(changes))
+        for run, begin in self._open_claims.items():
+            self.claimable.append((run, begin, None))
+        for run, begin in self._open_chores.items():
+            self.chores.append((run, begin, None))
+        for run, (process, generation, begin) in self._open_leases.items():
+            self.leases.append((process, run, generation, begin, None))
 
     # --- one transaction ------------------------------------------------------------------------------------
 
@@ -104,11 +111,14 @@ class Ledger:
             kinds[change.kind](change)
         self._check_told()
         self._check_keys(before)
+        for run, step in self._dropped:
+            if run not in self._rows:
+                continue
+            self._steps[run].pop(step["name"], None)
+            if self._rows[run]["status"] != "completed":
+                self.find("G12", f"step {step['name']} of {run} is gone, and the run is not")
         for run in self._copied:
             self._check_copies(run)
-        for run, step in self._dropped:
-            if run in self._rows and self._rows[run]["status"] != "completed":
-                self.find("G12", f"step {step['name']} of {run} is gone, and the run is not")
 
     def _check_told(self) -> None:
         for run in {**self._expected, **self._told}:
@@ -154,6 +164,8 @@ class Ledger:
             if run in self._history.copies:
                 self._copied.append(run)
             self._expected[run]["run:trigger"] += 1
+            if (new["available_at"] or 0) > self._txn.now_us and new["hold"] != "time":
+                self.find("G1", f"{run} does not wait for its start")
             self._set(run, new)
         else:
             self._change(run, old, new)
@@ -167,6 +179,8 @@ class Ledger:
             self._open_claims.setdefault(run, self._number)
         elif run in self._open_claims:
             self.claimable.append((run, self._open_claims.pop(run), self._number))
+        if row["hold"] == "time":
+            self._waiting.setdefault(run, self._number)
         if row["hold"] == "admit" or (row["slot"] and row["status"] == "cancelled"):
             self._open_chores.setdefault(run, self._number)
         elif run in self._open_chores:
@@ -221,6 +235,10 @@ class Ledger:
                 self.find("G8", f"{run} got another input after it had started")
         if old["hold"] == "key" and new["hold"] is None:
             self._admitted.append(run)
+        if old["hold"] == "time" != new["hold"]:
+            self.dues.append((run, old["available_at"], self._waiting.pop(run), self._number))
+            if self._txn.now_us < old["available_at"]:
+                self.find("G1", f"{run} was released before its start")
         if old["status"] == "leased" and self.holders.get((run, old["generation"])) != self._txn.author:
             self.find("G4", f"{self._txn.author} wrote to {run}@{old['generation']}, which it does not hold")
 
@@ -248,7 +266,7 @@ class Ledger:
             self.find("G4", f"{self._txn.author} ended {run}@{generation}, which it does not hold")
         if new["crashes"] != (crashes := self._rules.crashes[run]):
             self.find("G13", f"{run} was {new['status']} with {new['crashes']} crashes instead of {crashes}")
-        self.endings[run, generation] = (self._number, new["status"])
+        self.endings[run, generation] = (self._number, new)
 
     def _close_lease(self, run: str) -> None:
         process, generation, begin = self._open_leases.pop(run, ("", 0, 0))
@@ -269,7 +287,6 @@ class Ledger:
         run, old, new = change.run, change.old, change.new
         if new is None:
             self._dropped.append((run, old or {}))
-            self._steps[run].pop((old or {})["name"], None)
             return
         self._steps[run][new["name"]] = new
         for finding in self._rules.step(run, old, new):
@@ -311,6 +328,13 @@ class Ledger:
         if event["id"] <= last:
             self.find("G9", f"event {event['type']} of {run} has id {event['id']} after {last}")
         self.events[run, event["seq"]] = (event["id"], event["type"], event["step"])
+        step = run, str(event["step"])
+        if event["type"] == "step:start":
+            self._begun[step] += 1
+        elif event["type"] in {"step:complete", "step:fail"}:
+            if not self._begun[step]:
+                self.find("G9", f"{event['type']} of {event['step']} of {run} was told without a start")
+            self._begun[step] -= 1
         if event["type"] in _HELD_EVENTS:
             self._check_holder(run, f"event {event['type']}")
         if event["type"] in _STATE_EVENTS or event["type"] in {"step:complete", "step:fail"}:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 from durably import Job
 from durably.errors import DurablyError
-from durably.model import Run
+from durably.model import NewRun, Run, StoredRun
 from durably.runtime.bulk import TriggerItem
 from durably.testing import Process, SimulatedConnection, SimulatedDurably
 from tests.simulation.blocking import blocking
@@ -36,6 +37,7 @@ _KINDS = ("trigger",) * 12 + (
     "delete",
     "limit",
     "race",
+    "duel",
 )
 
 
@@ -83,7 +85,11 @@ class Clients:
             kinds = [self.chance.choice(("trigger", "cancel", "resume", "retrigger")) for _ in range(3)]
             await asyncio.gather(*(self._do(one, process, durably) for one in kinds))
             return
-        if kind == "trigger":
+        if kind == "duel":
+            if self.known:
+                run = self.chance.choice(self.known)
+                await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
+        elif kind == "trigger":
             await self._trigger(process, durably)
         elif kind == "many":
             await self._trigger_many(process, durably)
@@ -106,13 +112,23 @@ class Clients:
         if kind != "again":
             await self._call(process, kind, run, calls[kind])
         elif (step := self.some_step(run)) is not None:
-            await self._call(
-                process,
-                "retrigger",
-                run,
-                lambda: durably.retrigger(run, job=self.job_of(run), from_step=step),
-                from_step=step,
-            )
+            job = self.job_of(run)
+            with self.copying(durably, run, step):
+                await self._call(
+                    process, "retrigger", run, lambda: durably.retrigger(run, job=job, from_step=step), from_step=step
+                )
+
+    def copying(self, durably: SimulatedDurably, run: str, step: str | None) -> AbstractContextManager[object]:
+        """Take note of what is made of a run from a step on, also when nobody lives to be told of it."""
+        made: Callable[..., NewRun] = durably._again  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - there the new run gets its id
+
+        def noted(job: AnyJob, old: StoredRun) -> NewRun:
+            new = made(job, old)
+            if step is not None:
+                self.history.copies[new.id] = run, step
+            return new
+
+        return patch.object(durably, "_again", noted)
 
     def job_of(self, run: str) -> AnyJob:
         """The job of a run."""
@@ -130,8 +146,9 @@ class Clients:
     async def _trigger(self, process: Process, durably: SimulatedDurably) -> None:
         plan, options = self.request()
         job = self.some_job()
-        shown = {name: value for name, value in options.items() if name != "delay"}
-        await self._call(process, "trigger", None, lambda: durably.trigger(job, plan, **options), tag=plan.tag, **shown)
+        await self._call(
+            process, "trigger", None, lambda: durably.trigger(job, plan, **options), tag=plan.tag, **options
+        )
 
     def request(self) -> tuple[Plan, dict[str, Any]]:
         """What to trigger: the input and the options."""
@@ -158,7 +175,7 @@ class Clients:
         keys = [self.chance.choice((None, "red", "blue")) for _ in tags]
         plans = [random_plan(self.chance, tag, self.profile.kinds) for tag in tags]
         items = [TriggerItem(plan, concurrency_key=key) for plan, key in zip(plans, keys, strict=True)]
-        await self._call(process, "many", None, lambda: durably.trigger_many(scripted, items), tags=tags)
+        await self._call(process, "many", None, lambda: durably.trigger_many(scripted, items), tags=tags, keys=keys)
 
     async def _call(
         self, process: Process, kind: str, run: str | None, call: Callable[[], Awaitable[object]], **detail: Any
@@ -232,21 +249,20 @@ class Visitor:
             plan, options = clients.request()
             options.pop("if_pending", None)
             made = await durably.trigger(clients.some_job(), plan, connection=connection, **options)
-            self._note("trigger", made, plan.tag)
+            self._note("trigger", made, plan.tag, options)
         elif kind == "cancel":
             await durably.cancel(run, connection=connection)
             self._visit.deeds.append(Deed("cancel", run))
         else:
             step = clients.some_step(run) if kind == "again" else None
             clients.history.begun.append("retrigger")
-            made = await durably.retrigger(run, job=clients.job_of(run), from_step=step, connection=connection)
-            if step is not None:
-                clients.history.copies[made.id] = run, step
+            with clients.copying(durably, run, step):
+                made = await durably.retrigger(run, job=clients.job_of(run), from_step=step, connection=connection)
             self._note("retrigger", made)
 
-    def _note(self, kind: str, run: Run[Any], tag: str = "") -> None:
+    def _note(self, kind: str, run: Run[Any], tag: str = "", options: dict[str, Any] | None = None) -> None:
         self._clients.know(run)
-        self._visit.deeds.append(Deed(kind, run.id, tag, run.disposition or ""))
+        self._visit.deeds.append(Deed(kind, run.id, tag, run.disposition or "", options or {}))
 
 
 def plan_tag(input_json: str) -> str:

@@ -12,7 +12,7 @@ from durably.testing.served import Request
 
 IMAGE = (
     "status", "generation", "hold", "slot", "rank", "crashes", "attempt", "lease_expires_at", "concurrency_key", "job",
-    "idempotency_key", "output", "error", "completed_at", "completed_steps", "input",
+    "idempotency_key", "output", "error", "completed_at", "completed_steps", "input", "available_at",
 )  # fmt: skip
 """The columns of a run that are noted whenever one of them changes."""
 _LEASE = IMAGE.index("lease_expires_at")
@@ -145,6 +145,8 @@ class Deed:
     run: str
     tag: str = ""
     disposition: str = ""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What was asked for."""
 
 
 @dataclass(slots=True)
@@ -176,7 +178,7 @@ class History:
         self.calls: list[Call] = []
         self.visits: list[Visit] = []
         self.copies: dict[str, tuple[str, str]] = {}
-        """Of each run that took over steps: from which run, and before which step."""
+        """Of each run that is to take over steps: from which run, and before which step."""
         self.heard: list[Heard] = []
         """What the subscriber was given."""
         self.stopped: list[tuple[str, float, int]] = []
@@ -198,10 +200,6 @@ class History:
             return
         now_us = self.database.environment.now_us()
         self.transactions[number] = Transaction(world.now, request.process.name, names, now_us)
-        for statement in request.statements:
-            if statement.name == "copy_steps":
-                params: Any = statement.params
-                self.copies[params["run_id"]] = params["source_id"], params["from_step"]
         lost = "" if request.fate.loss is Loss.NONE else f" ({request.fate.loss.value})"
         world.note(f"{request.process.name:10} #{number} {names}{lost}")
         if request.readonly:

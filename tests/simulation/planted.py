@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 from durably.errors import DatabaseUnavailable
-from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, StepRecord, Verdict
+from durably.model import Ending, Event, LeaseState, NewRun, RunStatus, RunWrite, StepRecord, Verdict
 from durably.rules import outcome
-from durably.runtime import claims, execution, maintenance, renewer, steps, tenure
-from durably.store import catalogue, operation, rows, runs, sqlite
+from durably.runtime import again, claims, execution, inside, maintenance, renewer, steps, tenure
+from durably.store import catalogue, operation, rows, runs, sqlite, write_rows
 from durably.store.catalogue import Catalogue, Sql
 from durably.store.engine import Channel
 from durably.store.operation import Operation, Rows, Statement
@@ -149,6 +149,16 @@ def _forgets_doubts(_: Any) -> Any:
     return _resolve_doubts
 
 
+def _called_twice(perform: Any) -> Any:
+    async def twice(self: Any, step: Any, fn: Any, args: Any, *, is_async: bool) -> object:
+        if is_async:
+            with suppress(Exception):
+                await fn(*args)
+        return await perform(self, step, fn, args, is_async=is_async)
+
+    return twice
+
+
 def _live(complete: Any) -> Any:
     async def live(self: Any, step: Any, value: object) -> object:
         await complete(self, step, value)
@@ -232,6 +242,17 @@ def _no_starts() -> AbstractContextManager[object]:
     return patch.object(rows, "events", last)
 
 
+def _starts_untold() -> AbstractContextManager[object]:
+    """As if a step that ran through had never begun: no number is left out."""
+    checkpoint = write_rows._checkpoint  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+    def ended(write: RunWrite) -> tuple[object, ...]:
+        row: tuple[object, ...] = checkpoint(write)
+        return (*row[:3], 1, *row[4:])
+
+    return patch.object(write_rows, "_checkpoint", ended)
+
+
 @contextmanager
 def _new_ids() -> Generator[None]:
     """Each attempt to store a trigger gives it a new id."""
@@ -246,6 +267,26 @@ def _new_ids() -> Generator[None]:
             stack.enter_context(patch(f"{module}.enqueue", write))
         yield
 
+
+@contextmanager
+def _one_step_more() -> Generator[None]:
+    """What a new run takes over holds the step that it begins with."""
+    before = again.checkpoints_before
+
+    def one_more(steps: Sequence[StepRecord], from_step: str) -> list[StepRecord] | None:
+        taken = before(steps, from_step)
+        return None if taken is None else [*taken, *(step for step in steps if step.name == from_step)]
+
+    with ExitStack() as stack:
+        for module in (again, inside):
+            stack.enter_context(patch.object(module, "checkpoints_before", one_more))
+        yield
+
+
+_IS_LEFT = """WHERE EXISTS (
+    SELECT 1 FROM durably_steps t WHERE t.run_id <> :run_id AND t.name = s.value->>0 AND t.completed_at = s.value->>4
+)"""
+"""What is copied is still somebody else's step."""
 
 BUGS = (
     Bug(
@@ -281,6 +322,26 @@ BUGS = (
         2,
     ),
     Bug("crashes are counted too early", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes + 2 <")), 0),
+    Bug("a crash too many is allowed", sql("claim_expired", (r"x\.crashes \+ 1 <", "x.crashes <")), 0),
+    Bug(
+        "a dead worker's runs wait longer than they must",
+        sql("claim_expired", (r"x\.lease_expires_at <= :now", "x.lease_expires_at <= :now - 4000000")),
+        0,
+    ),
+    Bug("a doubtful claim takes what others hold", sql("claimed", (r"r\.token = :token", "r.token IS NOT NULL")), 0),
+    Bug("a refused write is told as stored", sql("write_runs", (r"(?s)(SELECT durably_rows.*)", r"\1 AND false")), 0),
+    Bug("what was cancelled is still written to", sql("write_runs", (r"[+r.]*status = 'leased' AND", "")), 0),
+    Bug("a completed run loses its output", sql("write_runs", (r"output = :output, error = NULL", "error = NULL")), 0),
+    Bug("an idempotency key is lost", sql("insert_runs", (r":idempotency_key", "NULL")), 0),
+    Bug("a concurrency key is lost", sql("insert_runs", (r":concurrency_key AS", "NULL AS")), 0),
+    Bug("a start time is lost", sql("insert_runs", (r"coalesce\(:run_at, :now \+ :delay_us\)", ":run_at")), 0),
+    Bug(
+        "a start time is missed",
+        sql("release_due", (r"r\.available_at <= :now", "r.available_at <= :now - 4000000")),
+        0,
+    ),
+    Bug("a step is called twice", method(steps.Steps, "perform", _called_twice), 0),
+    Bug("the start of a step is never told", _starts_untold, 0),
     Bug("another input gets the old run", sql("read_enqueued", (r"dup\.input_digest = i\.input_digest", "true")), 17),
     Bug(
         "slots are handed out beyond the limit",
@@ -325,8 +386,11 @@ BUGS = (
     Bug("a failed run loses its steps", _decides(_drops_steps), 1),
     Bug("a stopping worker keeps its leases", _decides(_keeps_lease), 6),
     Bug("a repeated trigger gets another id", _new_ids, 29),
+    Bug("a retrigger takes over the step that it begins with", _one_step_more, 6),
     Bug(
-        "a retrigger takes over the step that it begins with", sql("copy_steps", (r"s\.position <", "s.position <=")), 6
+        "what is deleted while it is retriggered takes its steps with it",
+        sql("copy_steps", (r"WHERE EXISTS", f"{_IS_LEFT} AND EXISTS")),
+        16,
     ),
     Bug(
         "what a user's transaction triggers is never put in line",

@@ -178,7 +178,7 @@ async def _perform(step: Step[Scene], plan: Plan) -> list[list[int]]:
     except BaseException as error:
         actor.note("cut", "", type(error).__name__)
         raise
-    actor.note("end")
+    actor.note("end", "", values)
     return values
 
 

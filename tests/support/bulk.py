@@ -175,7 +175,7 @@ def operations(many: int, new_id: str) -> dict[str, Operation[Any]]:
         for place, kind in enumerate(IF_PENDING)
     ]
     busy = replace(_new("job-1"), id=_fresh(200), concurrency_key="busy", if_pending="skip")
-    retriggered = runs.retrigger(replace(_new(), id=_fresh(300)), source_id=some("failed", 1)[0], from_step="a")
+    retriggered = runs.retrigger(replace(_new(), id=_fresh(300)), _write(leased[0]).steps)
     writes = [_write(run) for run in leased]
     return {
         "claim": leases.claim(JOBS, **claim),

@@ -41,7 +41,7 @@ from durably.model import (
 from durably.store import actions, catalogue, events, keys, leases, runs, steps
 from durably.store.database import Database, open_database
 from durably.store.engine import Engine
-from durably.store.operation import Lane, Operation, Write
+from durably.store.operation import Lane, Write
 from durably.store.sqlite import SqliteEngine
 from durably.store.url import parse_url
 from tests.support.told import TOLD
@@ -385,26 +385,3 @@ def ids(found: Sequence[StoredRun]) -> list[str]:
 
 def with_generation(run: StoredRun, generation: int) -> StoredRun:
     return replace(run, generation=generation)
-
-
-# --- races on Postgres ------------------------------------------------------------------------------
-
-
-async def run_on(connection: Any, store: Store, operation: Operation[T]) -> T:
-    """The operation on a raw connection, in whatever transaction is open there."""
-    engine: Any = store.engine()
-    rows: list[Any] = []
-    for statement in operation.plan():
-        for sql, arguments in engine._bind(statement):  # noqa: SLF001 - the engine's own binding
-            rows.append(await connection.fetch(sql, *arguments))
-    return operation.result(rows)
-
-
-async def wait_until_blocked(store: Store, holder: Any) -> None:
-    """Return when a session waits, without the lanes' time limit, for a lock that `holder` has."""
-    sql = (
-        f"SELECT 1 FROM pg_stat_activity WHERE {holder.get_server_pid()} = ANY (pg_blocking_pids(pid))"
-        " AND clock_timestamp() - query_start > interval '120 ms'"
-    )
-    while not await store.sql(sql):  # bounded by the test's timeout
-        pass

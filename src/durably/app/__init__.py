@@ -22,7 +22,8 @@ from durably.errors import ValidationError
 from durably.jobs import Job, Registry, Target
 from durably.model import EventType
 from durably.runtime.listeners import Listener
-from durably.runtime.settings import Settings
+from durably.runtime.reading import check_timeout
+from durably.runtime.settings import Settings, check_span
 from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
 from durably.store.database import open_database
@@ -33,13 +34,17 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 
+MAX_SCHEMA = 55
+"""PostgreSQL allows 63, and the channel of the wake-ups begins with `durably_`."""
+
+
 class Durably(Triggers, Looks, Overview, Acts, Care):
     """Durable jobs on one database: triggers runs, looks at them, acts on them, and makes workers.
 
     Making one does no I/O and starts no thread: it is safe at import and before a fork. The database is opened at
     the first use, in the event loop that is running then, and closed by `close()`, or at the end of the last
     `async with` block of it or of its workers; the next use opens it again. Use in another event loop is a UsageError
-    until it is closed. A forked child opens the database anew.
+    until it is closed or its loop has ended. A forked child opens the database anew.
     """
 
     def __init__(  # noqa: PLR0913  # a user looks for every setting here, with its type and default
@@ -71,6 +76,13 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         """
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
+        if lease is not None:
+            check_span(lease, field="lease")
+        given: object = schema
+        if not isinstance(given, str):
+            raise ValidationError("schema", f"must be a str, not a {type(given).__name__}")
+        if len(schema) > MAX_SCHEMA:
+            raise ValidationError("schema", f"has {len(schema)} characters, at most {MAX_SCHEMA} are allowed")
         environment = environment or SystemEnvironment()
         make = partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url)
         source = DatabaseSource(partial(make, connect=connect, lease=lease), schema)
@@ -133,6 +145,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
 
         What `fn` raises is logged. An async `fn` gets one event after the other, in a task of its own.
         """
+        if not callable(fn):
+            raise ValidationError("fn", f"must be a function, not a {fn.__class__.__name__}")
         try:
             return self._listeners.on(EventType(type), fn)
         except ValueError as error:
@@ -154,6 +168,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         both take patterns (`mail-*`), and each must match a job. `deps` makes an async context manager that the worker
         enters; jobs read its value as `step.deps`. The rest is as in the settings of this object if it is not given.
         """
+        if deps is not None and not callable(deps):
+            raise ValidationError("deps", f"must be a function that returns a context manager, not {deps!r}")
         settings = self._settings
         if max_concurrent_runs is not None:
             settings = replace(settings, max_concurrent_runs=max_concurrent_runs)
@@ -202,5 +218,6 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
     ) -> object:
         """Trigger a run and return what it returns. Raises like `trigger` and `result`; after a timeout it goes on."""
         refuse_connection(options)
+        check_timeout(timeout)
         run = await self.trigger(job, input, **options)
         return await self.result(run, timeout=timeout)

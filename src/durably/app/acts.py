@@ -11,7 +11,15 @@ from durably.model import TERMINAL, EventType, Run
 from durably.rules.naming import check_delay, check_key
 from durably.runtime.acting import change_run, purge
 from durably.runtime.inside import cancel_inside
-from durably.runtime.reading import PLAIN_TYPES, check_count, check_page, check_run_id, check_statuses, to_run
+from durably.runtime.reading import (
+    MAX_LIMIT,
+    PLAIN_TYPES,
+    check_count,
+    check_page,
+    check_run_id,
+    check_statuses,
+    to_run,
+)
 from durably.store import actions
 from durably.store import keys as store_keys
 from durably.store.guest import Talk
@@ -81,5 +89,5 @@ class Acts(Core):
 
     async def set_limit(self, key: str, limit: int) -> None:
         """Let up to `limit` runs of a concurrency key run at once, from now on; 0 lets none start. The default is 1."""
-        checked = check_key(key, field="key")
-        await (await self._database()).run(store_keys.set_limit(checked, check_count(limit, field="limit")))
+        checked, most = check_key(key, field="key"), check_count(limit, field="limit", maximum=MAX_LIMIT)
+        await (await self._database()).run(store_keys.set_limit(checked, most))

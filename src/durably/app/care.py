@@ -12,11 +12,11 @@ from durably.errors import SchemaError, UsageError
 from durably.jobs import Target
 from durably.model import TERMINAL, Event, Finding, KeyLimit, Labels, Run, TableSize
 from durably.rules.diagnosis import diagnose
-from durably.rules.naming import check_delay, check_labels
+from durably.rules.naming import check_delay, check_key, check_labels
 from durably.runtime.acting import check_ended
 from durably.runtime.diagnosis import read_condition
 from durably.runtime.history import newest_events, next_events, run_events
-from durably.runtime.reading import check_count, check_page, check_run_id, check_statuses, names_of
+from durably.runtime.reading import check_cursor, check_page, check_run_id, check_statuses, names_of
 from durably.store import care
 from durably.store.database import Database
 from durably.store.migrate import Mode
@@ -83,7 +83,8 @@ class Care(Core):
 
         A key that nobody uses and whose limit is the default is forgotten after a while.
         """
-        return await (await self._database()).read(care.list_limits(after=str(after), limit=check_page(limit)))
+        start = check_key(after, field="after") if after else ""
+        return await (await self._database()).read(care.list_limits(after=start, limit=check_page(limit)))
 
     async def count_purgeable(self, *, older_than: timedelta, statuses: str | Iterable[str] = _ENDED) -> int:
         """Return how many runs `purge_runs` would delete now."""
@@ -108,7 +109,7 @@ class Care(Core):
         ValidationError.
         """
         size = check_page(limit)
-        start = None if after is None else check_count(after, field="after")
+        start = None if after is None else check_cursor(after, of_run=run is not None)
         database = await self._database()
         if run is not None:
             if job is not None or labels is not None:

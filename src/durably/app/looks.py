@@ -28,9 +28,11 @@ from durably.runtime.reading import (
     MAX_PAGE,
     PLAIN_TYPES,
     check_count,
+    check_cursor,
     check_page,
     check_run_id,
     check_statuses,
+    check_timeout,
     find_run_id,
     names_of,
     to_run,
@@ -171,7 +173,8 @@ class Looks(Core):
         """
         run_id = check_run_id(run)
         database = await self._database()
-        operation = store_events.load_logs(run_id, after_seq=check_count(after, field="after"), limit=check_page(limit))
+        start = check_cursor(after, of_run=True)
+        operation = store_events.load_logs(run_id, after_seq=start, limit=check_page(limit))
         return await _existing(database, run_id, await database.read(operation))
 
     def events(
@@ -188,7 +191,7 @@ class Looks(Core):
         The others come from now on, or from `after` the `cursor` of an event, and never end; a reader that goes on
         from a cursor may meet some again and misses none (`retain_events` permitting). Raises RunNotFound.
         """
-        checked = None if after is None else check_count(after, field="after")
+        checked = None if after is None else check_cursor(after, of_run=run is not None)
         if run is not None:
             if job is not None or labels is not None:
                 raise UsageError("events() takes either a run, or job and labels")
@@ -217,9 +220,9 @@ class Looks(Core):
                 yield event
 
     async def _ended(self, run: Run[Any] | str, timeout: float | None) -> StoredRun:
-        run_id = check_run_id(run)
+        run_id, seconds = check_run_id(run), check_timeout(timeout)
         try:
-            async with asyncio.timeout(timeout), self._sessions.use(scoped=False) as session:
+            async with asyncio.timeout(seconds), self._sessions.use(scoped=False) as session:
                 if isinstance(run, Run) and not run.is_committed:
                     await _check_committed(session.database, run, run_id)
                 return await wait_for_end(session.database, session.tail, run_id)

@@ -22,7 +22,7 @@ from durably import (
     ValidationError,
     read_duration,
 )
-from durably.cli.exits import exit_code, say
+from durably.cli.exits import exit_code, say, told
 from durably.cli.opening import AsJson, Labels, RunIds, Url, read_json, read_labels, with_durably
 from durably.cli.showing import errors, print_json, print_line, print_rows, run_json
 
@@ -61,6 +61,8 @@ def trigger(  # noqa: PLR0913, PLR0917  # each is an option of the trigger
     json: AsJson = False,  # noqa: FBT002  # an option
 ) -> None:
     """Trigger a run and print its id. The input is checked by the job when it is executed."""
+    with told():
+        text = _read_input() if input == "-" else input  # before there is an event loop, which Ctrl-C would stop first
 
     async def work(durably: Durably) -> None:
         options: TriggerKeywords = {
@@ -71,7 +73,6 @@ def trigger(  # noqa: PLR0913, PLR0917  # each is an option of the trigger
             "priority": priority,
             "delay": None if delay is None else read_duration(delay, field="--delay"),
         }
-        text = sys.stdin.read() if input == "-" else input
         run = await durably.trigger(job, read_json(text, field="JSON"), **options)
         if run.disposition is not Disposition.CREATED:
             say(f"{run.disposition}: run {run.id} was there already")
@@ -85,6 +86,13 @@ def trigger(  # noqa: PLR0913, PLR0917  # each is an option of the trigger
             print_json(output)
 
     with_durably(url, work)
+
+
+def _read_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValidationError("JSON", f"what comes from standard input is no text: {error}") from error
 
 
 def cancel(run: RunIds, url: Url = None, json: AsJson = False) -> None:  # noqa: FBT002  # an option
@@ -151,19 +159,26 @@ def purge(
     url: Url = None,
 ) -> None:
     """Delete runs that ended long ago, in small batches, beside the work of others. Prints how many went."""
-
-    async def work(durably: Durably) -> None:
+    with told():
         age = read_duration(older_than, field="--older-than")
-        statuses = [RunStatus(one) for one in status or Ended]
+    statuses = [RunStatus(one) for one in status or Ended]
+    wanted = 0
+
+    async def count(durably: Durably) -> None:
+        nonlocal wanted
         found = await durably.count_purgeable(older_than=age, statuses=statuses)
         wanted = found if limit is None else min(found, limit)
         if dry_run:
             print_line((wanted,))
-            return
-        if wanted and not yes:
-            _ask(f"Delete {wanted:,} runs with their steps and logs?")
+
+    async def work(durably: Durably) -> None:
         await _purge(durably, wanted, age, statuses)
 
+    with_durably(url, count)
+    if dry_run:
+        return
+    if wanted and not yes:
+        _ask(f"Delete {wanted:,} runs with their steps and logs?")  # where no event loop keeps Ctrl-C from ending it
     with_durably(url, work)
 
 
@@ -185,8 +200,9 @@ async def _purge(durably: Durably, wanted: int, age: timedelta, statuses: Sequen
 
 
 def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise ValidationError("--yes", "say it where nobody can be asked, or look with --dry-run first")
+    with told():
+        if not sys.stdin.isatty():
+            raise ValidationError("--yes", "say it where nobody can be asked, or look with --dry-run first")
     typer.confirm(question, abort=True, err=True)
 
 

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from durably import Durably, Finding, Level, SchemaError
-from durably.cli.exits import ExitCode, say
+from durably.cli.exits import ExitCode, say, told
 from durably.cli.opening import AsJson, Url, with_durably
 from durably.cli.showing import STATUS_STYLES, console, errors, is_terminal, print_json, print_line
 from durably.cli.targets import find_jobs, make_current_directory_importable
@@ -118,11 +118,12 @@ def version(json: AsJson = False) -> None:  # noqa: FBT002  # an option
         "uvloop": _version("uvloop"),
         "system": platform.platform(),
     }
-    if json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        print_line((name, value or "not installed"))
+    with told():
+        if json:
+            print_json(found)
+            return
+        for name, value in found.items():
+            print_line((name, value or "not installed"))
 
 
 def _version(package: str) -> str | None:

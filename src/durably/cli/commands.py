@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated
 
@@ -19,16 +20,34 @@ from durably.cli.listing import runs
 from durably.cli.loops import Loop, run
 from durably.cli.processes import supervise, worker_command
 from durably.cli.serve import serve
+from durably.cli.showing import print_line
 from durably.cli.sources import Sources
 from durably.cli.targets import find_durably, find_jobs, make_current_directory_importable
-from durably.cli.worker import WorkerOptions, run_worker
+from durably.cli.worker import MAX_SECONDS, WorkerOptions, run_worker
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-app.command()(serve)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _tell_version(is_wanted: bool) -> None:  # noqa: FBT001  # an option
+    if is_wanted:
+        with told():
+            print_line((f"durably {installed('durably')}",))
+        raise typer.Exit
 
 
 @app.callback()
-def durably() -> None:
+def durably(
+    *,
+    version: Annotated[  # its callback does it
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version of durably."),
+    ] = False,
+) -> None:
     """Durable jobs: steps that survive crashes, on the database you already have."""
 
 
@@ -46,7 +65,9 @@ def worker(  # noqa: PLR0913, PLR0917  # each is an option of the worker
     processes: Annotated[
         int, typer.Option(min=1, max=256, help="How many processes; those that die are replaced.")
     ] = 1,
-    grace: Annotated[float | None, typer.Option(min=0, help="Seconds that runs may go on after a signal.")] = None,
+    grace: Annotated[
+        float | None, typer.Option(min=0, max=MAX_SECONDS, help="Seconds that runs may go on after a signal.")
+    ] = None,
     health_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Answer GET /live and /ready on this port; 0: a free one.")
     ] = None,
@@ -91,11 +112,12 @@ def _arguments(options: WorkerOptions, *, is_reloaded: bool) -> list[str]:
     return [part for name, value in given if value is not None for part in (name, str(value))]
 
 
-_LOOK, _ACT, _CARE = "Look", "Act", "Operate"
+_LOOK, _ACT, _CARE, _WORK = "Look", "Act", "Operate", "Work"
 for panel, commands in {
     _LOOK: (runs, show, events),
     _ACT: (trigger, cancel, retrigger, resume, delete),
     _CARE: (migrate, doctor, limits, purge, version),
+    _WORK: (serve,),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

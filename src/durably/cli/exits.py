@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Generator
@@ -47,6 +48,9 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
 )
 
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
 def exit_code(error: Exception) -> ExitCode:
     """The exit code of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.ERROR)
@@ -64,8 +68,19 @@ def told() -> Generator[None]:
         say(str(error))
         raise typer.Exit(exit_code(error)) from error
     except BrokenPipeError as error:  # whoever reads has seen enough: `durably events | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         raise typer.Exit(ExitCode.OK) from error
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _forget_output()
+        say(f"the output cannot be written: {error.strerror}")
+        raise typer.Exit(ExitCode.ERROR) from error
+
+
+def _forget_output() -> None:
+    """Let what was not written yet go nowhere: the interpreter would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(message: str) -> None:

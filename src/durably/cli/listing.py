@@ -19,7 +19,7 @@ from durably.cli.showing import table as make_table
 from durably.cli.wording import shortened
 
 COLUMNS = ("run", "job", "status", "progress", "created", "took", "what")
-MIN_INTERVAL = 0.05
+MIN_INTERVAL, MAX_INTERVAL = 0.05, 86_400.0
 
 Look: TypeAlias = Callable[[], Awaitable[list[Run[object]]]]
 
@@ -32,7 +32,9 @@ def runs(  # each filter is an option
     before: Annotated[str | None, typer.Option(metavar="RUN", help="The page before this run.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 20,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them live until Ctrl-C.")] = False,  # noqa: FBT002  # an option
-    interval: Annotated[float, typer.Option(min=MIN_INTERVAL, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option(min=MIN_INTERVAL, max=MAX_INTERVAL, help="Seconds between two looks.")
+    ] = 1.0,
     url: Url = None,
     json: AsJson = False,  # noqa: FBT002  # an option
 ) -> None:

@@ -64,4 +64,6 @@ def read_json(text: str, *, field: str) -> object:
         value: object = json.loads(text)
     except ValueError as error:
         raise ValidationError(field, f"this is no JSON: {error}; a text needs its quotes, as in '\"text\"'") from error
+    except RecursionError as error:
+        raise ValidationError(field, "this JSON is nested too deeply") from error
     return value

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from durably import Durably, DurablyError, Job, UsageError, ValidationError, Worker
+from durably import Durably, Job, UsageError, ValidationError, Worker
+from durably.cli.access import WithoutSecrets
+from durably.cli.exits import told
 from durably.cli.loops import Loop, run
 from durably.cli.signals import signals
 from durably.cli.targets import find_attribute, find_durably, find_jobs, make_current_directory_importable
-from durably.cli.worker import start
+from durably.cli.worker import MAX_SECONDS, start
 
 if TYPE_CHECKING:
     from durably.http.app import DurablyApp
@@ -51,20 +53,20 @@ def serve(
     *,
     worker: Annotated[bool, typer.Option("--worker", help="Also work on these jobs, in this process.")] = False,
     concurrency: Annotated[int | None, typer.Option(min=1, help="How many runs the worker executes at once.")] = None,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that answers and runs may take after a signal.")] = 10.0,
+    grace: Annotated[
+        float, typer.Option(min=0, max=MAX_SECONDS, help="Seconds that answers and runs may take after a signal.")
+    ] = 10.0,
     loop: Annotated[Loop, typer.Option(help="The event loop; auto is uvloop where it is installed.")] = Loop.AUTO,
 ) -> None:
     """Serve the HTTP routes and event streams until SIGTERM or SIGINT; a second signal interrupts what still runs."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.access").addFilter(WithoutSecrets())
     make_current_directory_importable()
-    try:
+    with told():
         target, known = find_durably(durably), find_jobs(jobs or [])
         app = _make_app(target, known, auth, host)
         working = _make_worker(target, known, concurrency=concurrency, grace=grace) if worker else None
         run(_run(app, target, working, Place(host=host, port=port, grace=grace)), loop)
-    except DurablyError as error:
-        print(f"durably: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
 def _make_app(durably: Durably, jobs: Sequence[Job[Any, Any] | str], auth: str | None, host: str) -> DurablyApp:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,8 +52,8 @@ def styled(status: str) -> Text:
 
 FLEXIBLE = {"job", "what", "error", "worker", "step"}
 """Columns that may be shortened. The others are shown whole, or not at all."""
-EXPENDABLE = ("took", "created", "progress", "generation")
-"""Columns that a narrow terminal does without, the first one first."""
+EXPENDABLE = ("took", "created", "progress", "generation", "what", "error", "worker", "job", "status")
+"""Columns that a narrow terminal does without, the first one first. The first column of a table always stays."""
 MIN_FLEXIBLE = 8
 GAP = 3
 
@@ -73,15 +75,20 @@ def fitted(needed: Mapping[str, int], *, width: int) -> dict[str, int]:
     """Which columns are shown, and how wide: what is left over goes to the flexible ones, the narrow ones first."""
     least = {name: min(space, MIN_FLEXIBLE) if name in FLEXIBLE else space for name, space in needed.items()}
     for name in EXPENDABLE:
-        if sum(least.values()) + GAP * len(least) > width:
+        if _taken(least) > width and name != next(iter(least)):
             least.pop(name, None)
-    left = width - sum(least.values()) - GAP * len(least)
+    left = width - _taken(least)
     flexible = sorted((name for name in least if name in FLEXIBLE), key=lambda name: needed[name])
     for place, name in enumerate(flexible):
         more = min(needed[name] - least[name], max(left, 0) // (len(flexible) - place))
         least[name] += more
         left -= more
     return least
+
+
+def _taken(widths: Mapping[str, int]) -> int:
+    """How wide a table of such columns is."""
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: str) -> None:
@@ -102,8 +109,9 @@ def print_line(row: Sequence[object]) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    """Print one line of JSON; where the encoding of the output lacks letters, they are escaped as JSON does it."""
+    is_unicode = codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf")
+    print(json.dumps(value, ensure_ascii=not is_unicode, default=str), flush=True)
 
 
 # --- values as JSON -------------------------------------------------------------------------------------
@@ -204,7 +212,10 @@ def clock(time: datetime | None) -> str:
     """A time: in the terminal's zone, or in UTC in a pipe."""
     if time is None:
         return ""
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if is_terminal() else time.astimezone(UTC).isoformat()
+    if is_terminal():
+        with suppress(OverflowError):  # in the terminal's zone it may be beyond the year 9999, or before the year 1
+            return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    return time.astimezone(UTC).isoformat()
 
 
 def took(start: datetime | None, end: datetime | None) -> str:

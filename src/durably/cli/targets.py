@@ -82,4 +82,5 @@ def _module(name: str, *, field: str) -> object:
         missing = getattr(error, "name", None) or name
         if not (name == missing or name.startswith(f"{missing}.")):
             raise  # the module is there, but something that it imports is not: its traceback says where
-        raise ValidationError(field, f"there is no module {name!r} here or among what is installed") from error
+        hint = f"; a module is named without its ending: {name[:-3]}" if name.endswith(".py") else ""
+        raise ValidationError(field, f"there is no module {name!r} here or among what is installed{hint}") from error

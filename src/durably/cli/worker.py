@@ -19,6 +19,8 @@ from durably.cli.pulse import Pulse
 from durably.cli.signals import signals
 
 RETRY_SECONDS = 2.0
+MAX_SECONDS = 1e9
+"""The most that an option in seconds may say: thirty years."""
 
 _logger = logging.getLogger("durably.cli")
 

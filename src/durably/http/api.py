@@ -27,7 +27,7 @@ from durably.http.query import (
     RUN_ID,
     STATUSES,
 )
-from durably.http.refusal import Refusal, bad_request, not_found
+from durably.http.refusal import Refusal, answer, bad_request, not_found
 from durably.http.sse import open_stream
 from durably.http.statistics import Statistics
 from durably.http.streams import Feed, RunStream, utc_now
@@ -236,11 +236,6 @@ class Api:
             opening = ","
             page = await self._page(which, PAGE, before=page[-1]) if len(page) == PAGE else []
         yield b"]"
-
-
-def answer(json: str) -> Response:
-    """Return a JSON text as a response."""
-    return Response(json.encode("utf-8", "replace"), media_type="application/json")
 
 
 def _array(items: Iterable[str]) -> str:

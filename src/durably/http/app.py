@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,14 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
-from durably import Durably, ValidationError
+from durably import Durably, SyncDurably, ValidationError
 from durably.http import wire
-from durably.http.api import Api, Limits, answer
+from durably.http.api import Api, Limits
 from durably.http.auth import Auth, Guard, Reject, call_hook
 from durably.http.hub import Hub
 from durably.http.jobs import KnownJobs
 from durably.http.openapi import document
-from durably.http.refusal import response_to
+from durably.http.refusal import answer, response_to
 from durably.http.routes import routes_of
 from durably.jobs import Target
 
@@ -31,6 +32,15 @@ class DurablyApp(Starlette):
         self._hub = hub
         self._durably = durably
         super().__init__(routes=[StarletteRoute("/{path:path}", endpoint)], lifespan=_lifespan)
+        self.router.redirect_slashes = False  # authentication comes before everything
+        self._turn_away = self.router.default
+        self.router.default = self._default
+        self._endpoint = endpoint
+
+    async def _default(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle what the router would not: the bare address where the application is mounted."""
+        handle = self._endpoint if scope["type"] == "http" else self._turn_away
+        await handle(scope, receive, send)
 
     @property
     def streams(self) -> int:
@@ -102,7 +112,7 @@ class _Endpoint:
 
 
 def create_app(
-    durably: Durably,
+    durably: Durably | SyncDurably,
     *,
     jobs: Iterable[Target[Any, Any] | str] = (),
     auth: Auth[Any] | None = None,
@@ -116,16 +126,22 @@ def create_app(
     `jobs` may be triggered: `Job` and `JobRef` objects, or names of modules; and those of workers that `durably` has.
     `sse_throttle` is the least time in seconds between two progress events of a run on one stream, 0 sends all.
     `on_request` is called before each request, after `auth.authenticate`: for what is to be started lazily.
-    Raises ValidationError, UsageError.
+    Of a `SyncDurably` the `Durably` underneath is served. Raises ValidationError, UsageError.
     """
+    if isinstance(durably, SyncDurably):
+        durably = durably.asynchronous
+    if not isinstance(durably, Durably):
+        raise ValidationError("durably", f"must be a Durably, not {type(durably).__name__}")
     if auth is not None and not _is_auth(auth):
         raise ValidationError("auth", f"must be an Auth, not {type(auth).__name__}")
+    if on_request is not None and not callable(on_request):
+        raise ValidationError("on_request", f"must be a function, not {type(on_request).__name__}")
     for name, value in (("sse_throttle", sse_throttle), ("keep_alive", keep_alive)):
-        if not _is_number(value):
+        if not _is_number(value) or not math.isfinite(value):
             raise ValidationError(name, f"must be a number of seconds, not {value!r}")
     if keep_alive <= 0:
         raise ValidationError("keep_alive", f"{keep_alive} must be over 0; 15 s is usual")
-    if not _is_number(max_body_bytes) or max_body_bytes < 1:
+    if not _is_number(max_body_bytes) or isinstance(max_body_bytes, float) or max_body_bytes < 1:
         raise ValidationError("max_body_bytes", f"{max_body_bytes!r} must be a whole number, at least 1")
     hub = Hub(durably)
     limits = Limits(sse_throttle=sse_throttle, keep_alive=keep_alive, max_body_bytes=max_body_bytes)
@@ -142,6 +158,7 @@ def _is_number(given: object) -> bool:
 
 
 def _path(scope: Scope) -> str:
-    """The path below where the application is mounted."""
+    """The path below where the application is mounted; a proxy may have taken the address of that off already."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    root = str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path

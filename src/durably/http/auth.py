@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from durably import Run, UsageError
+from durably import Run, UsageError, ValidationError
 
 ContextT = TypeVar("ContextT")
 ValueT = TypeVar("ValueT")
+
+_WITHOUT_BODY = {204, 304}
 
 Given: TypeAlias = ValueT | Awaitable[ValueT]
 """What a hook returns: hooks may be plain functions or coroutine functions."""
@@ -64,7 +66,8 @@ class RunsFilter:
 class Auth(Generic[ContextT]):
     """The hooks. Each may be a plain or a coroutine function; all but the first are optional.
 
-    A hook refuses by raising `Reject`; what else it raises is an error 500. Raises UsageError without `authenticate`.
+    A hook refuses by raising `Reject`; what else it raises is an error 500. Raises UsageError without `authenticate`,
+    and ValidationError for a hook that is no function.
     """
 
     authenticate: Callable[[Request], Given[ContextT]] | None = None
@@ -83,6 +86,10 @@ class Auth(Generic[ContextT]):
     def __post_init__(self) -> None:
         if self.authenticate is None:
             raise UsageError("Auth needs authenticate=: the other hooks get what it returns")
+        for one in fields(self):
+            hook: object = getattr(self, one.name)
+            if hook is not None and not callable(hook):
+                raise ValidationError(one.name, f"must be a function, not {type(hook).__name__}")
 
 
 class Guard:
@@ -130,6 +137,8 @@ class Guard:
 
 def rejection(error: HTTPException) -> Response:
     """Return what an HTTPException of a hook says."""
+    if error.status_code in _WITHOUT_BODY:
+        return Response(status_code=error.status_code, headers=error.headers)
     kind = PlainTextResponse if _is_text(error.detail) else JSONResponse  # FastAPI's takes any JSON
     return kind(error.detail, status_code=error.status_code, headers=error.headers)
 

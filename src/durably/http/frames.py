@@ -21,6 +21,9 @@ OF_ONE_RUN = ENDS | {
     EventType.LOG_WRITE,
 }
 """What the stream of a run tells; that of many runs tells everything."""
+_LINE_ENDS = {ord(one): f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
+"""What ends no line of a stream, but does in the eyes of clients that split text as Python does (httpx). Within JSON
+they can only be in strings, where an escape is the same."""
 KEEP_ALIVE = b": keep-alive\n\n"
 MAX_RUNS = 1000
 
@@ -40,6 +43,8 @@ class Frame:
 
 def make_frame(type: EventType, run_id: str, json: str, *, number: int, cursor: int) -> Frame:  # noqa: A002 - the word of the events
     """Return the frame of an event, given as JSON on one line. `cursor` is where a reader resumes after it."""
+    if not json.isascii():
+        json = json.translate(_LINE_ENDS)
     return Frame(type, run_id, number, cursor, f"id: {cursor}\ndata: {json}\n\n".encode("utf-8", "replace"))
 
 

@@ -118,6 +118,7 @@ class Hub:
         self._channels: dict[str, _Channel] = {}
         self._feeds: dict[Wanted, set[Subscriber]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = asyncio.Event()
         self._delivered = 0
         self._last_id = 0
@@ -135,6 +136,7 @@ class Hub:
     @asynccontextmanager
     async def run(self, run: Run[object], subscriber: Subscriber) -> AsyncGenerator[None]:
         """Give the subscriber the events of a run. Nothing that is committed after entering is missed."""
+        self._come_along()
         channel = self._channels.setdefault(run.id, _Channel(run))
         channel.subscribers.add(subscriber)
         try:
@@ -149,6 +151,7 @@ class Hub:
     @asynccontextmanager
     async def feed(self, wanted: Wanted, subscriber: Subscriber) -> AsyncGenerator[None]:
         """Give the subscriber the events of many runs. Nothing that is committed after entering is missed."""
+        self._come_along()
         self.join(wanted, subscriber)
         try:
             await self._begin()
@@ -173,13 +176,27 @@ class Hub:
         return self._is_settled and event.id is not None and event.cursor == event.id >= self._last_id
 
     def close(self) -> None:
-        """End all streams, and those that are still to come. `open` takes that back."""
+        """End all streams, and those that are still to come. `open` takes that back, as does another event loop."""
+        with suppress(RuntimeError):  # where none is running
+            self._come_along()
         self.is_closed = True
         self._end_all()
 
     def open(self) -> None:
         """Let streams begin."""
+        self._come_along()
         self.is_closed = False
+
+    def _come_along(self) -> None:
+        """Begin anew in another event loop: the same application may be served again, in a test or a notebook."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            self._channels, self._feeds, self._tasks = {}, {}, []
+            self._ready = asyncio.Event()
+            self.is_closed = False
+        self._loop = loop
 
     async def _begin(self) -> None:
         if self.is_closed:

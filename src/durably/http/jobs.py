@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from durably import Durably, Job
-from durably.jobs import Registry, Target
+from durably.jobs import Registry, Target, listed
 
 
 class KnownJobs:
@@ -16,7 +16,7 @@ class KnownJobs:
         """`jobs` are `Job` and `JobRef` objects, and names of modules whose jobs are meant: imported at once."""
         self._durably = durably
         self._named: dict[str, Target[Any, Any]] = {}
-        for source in jobs:
+        for source in listed(jobs, field="jobs"):
             for job in self._jobs_of(source):
                 self._named[job.name] = job
 

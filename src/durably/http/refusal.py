@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from durably import DatabaseUnavailable, DurablyError, RunNotFound, UsageError
+from durably.http import wire
 from durably.http.auth import Reject, rejection
 
 _logger = logging.getLogger("durably.http")
@@ -34,7 +35,12 @@ def not_found() -> Refusal:
 
 def error_response(status: int, message: str) -> Response:
     """Return an error as the wire has it."""
-    return JSONResponse({"error": message or "Unknown error"}, status_code=status)
+    return answer(wire.compose({"error": wire.text(message or "Unknown error")}), status=status)
+
+
+def answer(json: str, *, status: int = 200) -> Response:
+    """Return a JSON text as a response."""
+    return Response(json.encode("utf-8", "replace"), status_code=status, media_type="application/json")
 
 
 def response_to(error: Exception) -> Response:
@@ -55,4 +61,11 @@ def response_to(error: Exception) -> Response:
             return error_response(error.http_status, str(error))
         case _:
             _logger.error("a request failed", exc_info=error)
-            return error_response(500, str(error) or type(error).__name__)
+            return error_response(500, _message(error) or type(error).__name__)
+
+
+def _message(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - somebody else's code, where there is an error already
+        return ""

@@ -22,8 +22,8 @@ class _Counting:
     """One count, under way or done."""
 
     def __init__(self, count: Coroutine[Any, Any, str]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._begun = self._loop.time()
+        self.loop = asyncio.get_running_loop()
+        self._begun = self.loop.time()
         self._until = math.inf
         self.task = asyncio.ensure_future(count)
         self.task.add_done_callback(self._done)
@@ -36,7 +36,7 @@ class _Counting:
         if task.cancelled() or task.exception() is not None:
             self._until = self._begun
         else:
-            self._until = self._begun + max(FRESH_SECONDS, REST * (self._loop.time() - self._begun))
+            self._until = self._begun + max(FRESH_SECONDS, REST * (self.loop.time() - self._begun))
 
 
 class Statistics:
@@ -48,8 +48,10 @@ class Statistics:
 
     async def of(self, jobs: frozenset[str] | None, labels: Mapping[str, str]) -> str:
         """Return the counts as JSON. Raises DatabaseUnavailable."""
-        now = asyncio.get_running_loop().time()
-        self._kept = {key: counting for key, counting in self._kept.items() if counting.serves(now)}
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        kept = self._kept.items()
+        self._kept = {key: counting for key, counting in kept if counting.serves(now) and counting.loop is loop}
         key: _Key = (jobs, frozenset(labels.items()))
         if key not in self._kept:
             if len(self._kept) >= MAX_KEPT:

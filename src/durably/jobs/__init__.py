@@ -4,7 +4,7 @@ Nothing here runs a job or talks to a database.
 """
 
 from durably.jobs.job import Defaults, Given, Job, JobDecorator, JobRef, Target, job
-from durably.jobs.registry import Registry, jobs_of_module
+from durably.jobs.registry import Registry, jobs_of_module, listed
 from durably.jobs.trigger import TriggerOptions, build_parsed, build_run
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "build_run",
     "job",
     "jobs_of_module",
+    "listed",
 ]

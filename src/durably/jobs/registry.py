@@ -6,10 +6,12 @@ import fnmatch
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeGuard, overload
+from typing import Any, TypeGuard, TypeVar, overload
 
-from durably.errors import DuplicateJob, UsageError
+from durably.errors import DuplicateJob, UsageError, ValidationError
 from durably.jobs.job import Job, JobRef
+
+T = TypeVar("T")
 
 
 class Registry:
@@ -20,11 +22,12 @@ class Registry:
     ) -> None:
         """Take `Job` objects, and names of modules whose module-level jobs are meant.
 
-        Of these, the ones whose names match a pattern of `only` (none means all) and none of `exclude`.
+        Of these, the ones whose names match a pattern of `only` (none means all) and none of `exclude`. Raises
+        ValidationError for a single one where a list belongs.
         """
-        self._sources = tuple(jobs)
-        self._only = tuple(only)
-        self._exclude = tuple(exclude)
+        self._sources = listed(jobs, field="jobs")
+        self._only = listed(only, field="only")
+        self._exclude = listed(exclude, field="exclude")
 
     @cached_property
     def _jobs(self) -> dict[str, Job[Any, Any]]:
@@ -98,6 +101,15 @@ class _LiveNames(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._registry.names)
+
+
+def listed(given: Iterable[T], *, field: str) -> tuple[T, ...]:
+    """Return what a list holds. Raises ValidationError for a single thing; a text would be taken letter by letter."""
+    several: object = given
+    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
+        shown = repr(several) if isinstance(several, str) else f"a {type(several).__name__}"
+        raise ValidationError(field, f"must be a list, not {shown}: put it into brackets, {field}=[...]")
+    return tuple(given)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from durably.codec import from_json
-from durably.errors import UsageError, ValidationError, WrongStatus
+from durably.errors import DurablyError, RunNotFound, UsageError, ValidationError, WrongStatus
 from durably.jobs import Target, TriggerOptions, build_run
-from durably.model import Enqueued, NewRun, StoredRun
+from durably.model import Enqueued, NewRun, StepRecord, StepStatus, StoredRun
 from durably.store import runs as store_runs
 from durably.store import steps as store_steps
 from durably.store.database import Database
@@ -30,17 +30,32 @@ def build_again(target: Target[Any, Any] | str, old: StoredRun, *, id: str, max_
         raise ValidationError(field, f"cannot retrigger run {old.id}: {error}") from error
 
 
-def check_from_step(source_id: str, names: Sequence[str], from_step: str) -> None:
-    """Raise ValidationError when a run has no step of this name."""
-    if from_step not in names:
-        known = ", ".join(names) or "none"
-        raise ValidationError("from_step", f"run {source_id} has no step {from_step!r} (its steps: {known})")
+def checkpoints_before(steps: Sequence[StepRecord], from_step: str) -> list[StepRecord] | None:
+    """What a new run takes over of these steps when it begins at one of them; None when that is none of them."""
+    first = next((step.position for step in steps if step.name == from_step), None)
+    if first is None:
+        return None
+    return [step for step in steps if step.status is StepStatus.COMPLETED and step.position < first]
+
+
+def no_step(source: StoredRun | None, source_id: str, steps: Sequence[StepRecord], from_step: str) -> DurablyError:
+    """Why there is nothing to begin at: `source`, as it is now, has no step of this name, or has been deleted."""
+    if source is None:
+        return RunNotFound(source_id)
+    known = ", ".join(step.name for step in steps) or "none"
+    return ValidationError("from_step", f"run {source_id} has no step {from_step!r} (its steps: {known})")
 
 
 async def store_again(database: Database, new: NewRun, *, source_id: str, from_step: str | None) -> Enqueued:
-    """Store the run made of `source_id`, with the checkpoints before `from_step` if that is given."""
+    """Store the run made of `source_id`, with the checkpoints before `from_step` if that is given.
+
+    They are stored as they were read: whoever deletes the old run meanwhile takes nothing from the new one. Raises
+    RunNotFound when it was deleted before they were read, ValidationError when it has no such step.
+    """
     if from_step is None:
         return await database.submit(store_runs.enqueue, new)
     steps = await database.read(store_steps.load_steps(source_id))
-    check_from_step(source_id, [step.name for step in steps], from_step)
-    return await database.run(store_runs.retrigger(new, source_id=source_id, from_step=from_step))
+    taken = checkpoints_before(steps, from_step)
+    if taken is None:
+        raise no_step(await database.read(store_runs.get_run(source_id)), source_id, steps, from_step)
+    return await database.run(store_runs.retrigger(new, taken))

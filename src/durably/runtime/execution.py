@@ -10,7 +10,7 @@ import asyncio
 import logging
 from _thread import interrupt_main
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +72,8 @@ class Execution:
     """A leased run in the hands of this worker. `tenure` is for the keeper, `interrupt` for whoever ends it."""
 
     # what most executions never change is not set for each of them
+    older: asyncio.Task[None] | None = None
+    """The execution of the same run here under an older lease. It ends first, however long its code takes."""
     _task: asyncio.Task[Any] | None = None
     """The task that runs user code, while it does."""
     _end: asyncio.Future[Verdict] | None = None
@@ -122,6 +124,8 @@ class Execution:
         When the task is cancelled the run is handed back first. After a KeyboardInterrupt in user code it is
         handed back too, and the main thread interrupted: raised here it would stop the loop amid everything else.
         """
+        if self.older is not None:
+            await self._patiently(self._place.loop.create_task(_ended(self.older)))
         finish = await self._user_code()
         self.steps.close()
         if self.steps.under_way:
@@ -342,9 +346,9 @@ class Execution:
 
     # --- told by the recorder -------------------------------------------------------------------------------
 
-    def announce(self, entry: Entry) -> None:
+    def announce(self, entries: Sequence[Entry]) -> None:
         """See `Author`."""
-        self._place.reporter.stored(self.stored, entry)
+        self._place.reporter.stored(self.stored, entries)
 
     def write_failed(self, error: Exception) -> None:
         """See `Author`."""
@@ -364,3 +368,7 @@ class Execution:
         if run is not None and run.status is RunStatus.CANCELLED and run.generation == self.stored.generation:
             return Cancelled(run_id)
         return LeaseLost(run_id)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait({task})

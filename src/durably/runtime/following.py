@@ -5,11 +5,12 @@ The order that misses nothing is the same everywhere: register first, look at th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
-from durably.errors import RunNotFound
+from durably.errors import RunNotFound, UsageError
 from durably.model import Event, EventType, StoredRun
 from durably.runtime.position import Position
 from durably.runtime.tail import PAGE, Subscription, Tail, read_page, set_barrier
@@ -74,7 +75,8 @@ async def follow_feed(
 ) -> AsyncGenerator[Event | None, None]:
     """Yield the wanted events of all runs after cursor `after` (None: from now on), for ever.
 
-    Yields None once, when nothing can be missed any more.
+    A cursor that no event has had yet means from now on: the database that it was taken from is no more. Yields None
+    once, when nothing can be missed any more.
     """
     position = None if after is None else Position(after)
     is_ready = False
@@ -82,6 +84,8 @@ async def follow_feed(
         subscription = tail.subscribe(wants)
         try:
             await tail.ready()
+            if not is_ready and after is not None and await tail.is_ahead(after):
+                position = None
             if position is None:
                 tail.join(subscription)
             if not is_ready:
@@ -115,22 +119,26 @@ class EventStream:
     """The events of a run or of all runs: `async for event in stream`.
 
     With `async with durably.events(...) as stream` nothing that happens after entering is missed; without, nothing
-    after the first event was asked for.
+    after the first event was asked for. It is for one reader; `aclose` may come from somebody else.
     """
 
     def __init__(self, events: AsyncGenerator[Event | None, None]) -> None:
         self._events = events
+        self._reader: asyncio.Task[object] | None = None
+        """The task that waits for the next event."""
+        self._is_closed = False
+        self._left = asyncio.Event()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        while (event := await anext(self._events)) is None:
+        while (event := await self._next()) is None:
             pass
         return event
 
     async def __aenter__(self) -> Self:
-        await anext(self._events)
+        await self._next()
         return self
 
     async def __aexit__(
@@ -139,5 +147,26 @@ class EventStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the stream."""
+        """End the stream, also for a task that waits for its next event."""
+        self._is_closed = True
+        reader = self._reader
+        if reader is not None and reader is not asyncio.current_task():
+            self._left.clear()
+            reader.cancel()
+            await self._left.wait()
         await self._events.aclose()
+
+    async def _next(self) -> Event | None:
+        if self._reader is not None:
+            raise UsageError("this stream of events is read by somebody else: make one for each reader")
+        reader = self._reader = asyncio.current_task()
+        cancelled = 0 if reader is None else reader.cancelling()
+        try:
+            return await anext(self._events)
+        except asyncio.CancelledError:
+            if reader is None or not self._is_closed or reader.uncancel() > cancelled:
+                raise
+            raise StopAsyncIteration from None
+        finally:
+            self._reader = None
+            self._left.set()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from durably.errors import RunNotFound, ValidationError, WrongStatus
-from durably.model import Enqueued, NewRun, StoredRun
-from durably.runtime.again import check_from_step
+from durably.model import Enqueued, NewRun, StepRecord, StoredRun
+from durably.runtime.again import checkpoints_before, no_step
 from durably.runtime.bulk import CHUNK
 from durably.store import inside
 from durably.store.guest import Talk
@@ -33,12 +33,15 @@ def store_again_inside(
     if source is None:
         raise RunNotFound(source_id)
     new = build(source)
+    taken: list[StepRecord] | None = []
     if from_step is not None:
-        names: list[str] = yield inside.step_names(source_id)
-        check_from_step(source_id, names, from_step)
+        steps: list[StepRecord] = yield inside.load_steps(source_id)
+        taken = checkpoints_before(steps, from_step)
+        if taken is None:
+            raise no_step((yield inside.get_run(source_id)), source_id, steps, from_step)
     [enqueued] = yield from store_inside([new])
-    if from_step is not None:
-        yield inside.copy_steps(new.id, source_id=source_id, from_step=from_step)
+    if taken:
+        yield inside.copy_steps(new.id, taken)
         copied: StoredRun | None = yield inside.get_run(new.id)
         enqueued = Enqueued(run=copied or enqueued.run, disposition=enqueued.disposition)
     return source, enqueued

@@ -54,9 +54,12 @@ class Keeper:
         self._unsubscribe = self._database.on_wake(self._woken)
 
     def hold(self, tenure: Tenure) -> None:
-        """Renew this lease until it is dropped or void. The thread is signalled only when it sleeps: see `Renewer`."""
+        """Renew this lease until it is dropped or void. The thread is signalled only when it sleeps: see `Renewer`.
+
+        It is signalled just before what this loop does next: it would compute while the run waits to begin.
+        """
         if self._renewer.hold(tenure):
-            self._send(self._renewer.wake)
+            self._main.call_soon(self._send, self._renewer.wake)
 
     def drop(self, tenure: Tenure) -> None:
         """Renew it no more: its run has ended here."""

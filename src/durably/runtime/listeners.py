@@ -44,6 +44,10 @@ class Listeners:
 
         return unsubscribe
 
+    def __bool__(self) -> bool:
+        """Whether anybody listens to anything, or ever did."""
+        return bool(self._calls)
+
     def wants(self, type: EventType) -> bool:  # noqa: A002  # the word of the events
         """Whether anybody listens to this type: making an event for nobody costs as much as storing it."""
         return bool(self._calls) and bool(self._calls.get(type))

@@ -19,6 +19,13 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 MAX_PAGE = 1000
+MAX_CURSOR = 2**62
+"""More than there can be events, and still a whole number for both databases."""
+MAX_SEQ = 2**31 - 1
+"""More than a run can have events or lines of its log."""
+MAX_LIMIT = 2**31 - 1
+"""The most slots that a concurrency key can have."""
+MAX_TIMEOUT = 36_500 * 86_400
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -110,11 +117,31 @@ def check_page(limit: object, *, maximum: int = MAX_PAGE) -> int:
     return limit
 
 
-def check_count(count: object, *, field: str) -> int:
+def check_count(count: object, *, field: str, maximum: int | None = None) -> int:
     """Return a whole number from 0 on. Raises ValidationError."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise ValidationError(field, f"{count!r} must be a whole number, at least 0")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0 or (maximum is not None and count > maximum):
+        rule = "at least 0" if maximum is None else f"from 0 to {maximum}"
+        raise ValidationError(field, f"{count!r} must be a whole number, {rule}")
     return count
+
+
+def check_cursor(after: object, *, field: str = "after", of_run: bool = False) -> int:
+    """Return where to read on; what is beyond everything stays so, as a number that databases take.
+
+    Raises ValidationError.
+    """
+    return min(check_count(after, field=field), MAX_SEQ if of_run else MAX_CURSOR)
+
+
+def check_timeout(timeout: object) -> float | None:
+    """Return for how many seconds to wait; None means without end. Raises ValidationError."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise ValidationError("timeout", f"{timeout!r} must be a number of seconds")
+    if not timeout <= MAX_TIMEOUT:
+        raise ValidationError("timeout", "must be at most a hundred years; None waits without end")
+    return timeout
 
 
 def check_statuses(statuses: str | Iterable[str] | None, *, field: str = "status") -> tuple[RunStatus, ...]:

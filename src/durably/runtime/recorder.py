@@ -53,8 +53,8 @@ class Entry:
 class Author(Protocol):
     """Whose writes these are."""
 
-    def announce(self, entry: Entry) -> None:
-        """This is stored now."""
+    def announce(self, entries: Sequence[Entry]) -> None:
+        """These are stored now."""
         ...
 
     async def refused(self) -> None:
@@ -69,7 +69,7 @@ class Author(Protocol):
 class _Nobody:
     """The author of an execution that is over."""
 
-    def announce(self, entry: Entry) -> None: ...
+    def announce(self, entries: Sequence[Entry]) -> None: ...
 
     async def refused(self) -> None: ...
 
@@ -271,8 +271,7 @@ class Recorder:
     def _announce(self, entries: list[Entry]) -> None:
         """It is stored, whatever becomes of telling so: those who wait must hear of it."""
         try:
-            for entry in entries:
-                self._author.announce(entry)
+            self._author.announce(entries)
         except Exception as error:  # noqa: BLE001 - the border of a callback: reported, not lost
             self._author.write_failed(error)
 

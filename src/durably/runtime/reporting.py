@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from durably.codec import to_json
@@ -56,27 +57,29 @@ class Reporter:
         }
         self.run(EventType.RUN_LEASED, run, to_json(details))
 
-    def stored(self, run: StoredRun, entry: Entry) -> None:
-        """Emit the event of an entry that is stored now."""
-        event = entry.event
-        if not self._listeners.wants(event.type):
+    def stored(self, run: StoredRun, entries: Sequence[Entry]) -> None:
+        """Emit the events of entries that are stored now."""
+        if not self._listeners:
             return
-        self._listeners.emit(
-            Event(
-                type=event.type,
-                run_id=run.id,
-                job=run.job,
-                labels=run.labels,
-                step=event.step,
-                position=event.position,
-                payload_json=_payload(entry),
-                created_at=event.at,
-            )
-        )
+        for entry in entries:
+            event = entry.event
+            if self._listeners.wants(event.type):
+                self._listeners.emit(
+                    Event(
+                        type=event.type,
+                        run_id=run.id,
+                        job=run.job,
+                        labels=run.labels,
+                        step=event.step,
+                        position=event.position,
+                        payload_json=_payload(entry),
+                        created_at=event.at,
+                    )
+                )
 
     def step_cancelled(self, run: StoredRun, event: DraftEvent) -> None:
         """Emit `step:cancel`."""
-        self.stored(run, Entry(event))
+        self.stored(run, [Entry(event)])
 
     def ended(self, run: StoredRun, ending: Ending) -> None:
         """Emit `run:complete`, `run:fail` or `run:release`, and wake who waits for the run here."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from durably.environment import Environment
 from durably.errors import UsageError
@@ -13,6 +15,8 @@ from durably.runtime.tail import Tail
 from durably.store.care import read_schema
 from durably.store.database import Database
 from durably.store.rows import micros_of_time
+
+_logger = logging.getLogger("durably.session")
 
 
 class Session:
@@ -82,25 +86,23 @@ class Sessions:
         """Return the open session. Raises UsageError in another event loop than the one that opened it.
 
         After a fork the child gets a session of its own; what it inherited is neither used nor closed, because
-        the connections belong to the parent.
+        the connections belong to the parent. What was left open in a loop that has been closed is closed first.
         """
         while True:
+            if self._is_left_behind():
+                await self.close()
             session = self._current()
             if session.is_open or await session.open():
                 return session
 
-    @asynccontextmanager
-    async def use(self, *, scoped: bool) -> AsyncGenerator[Session, None]:
+    def use(self, *, scoped: bool) -> AbstractAsyncContextManager[Session]:
         """Keep the session open for as long as it is used. The last one to leave closes it if anybody was `scoped`."""
-        session = await self.get()
-        session.users += 1
-        session.is_scoped = session.is_scoped or scoped
-        try:
-            yield session
-        finally:
-            session.users -= 1
-            if session.is_scoped and not session.users:
-                await session.close()
+        return _Use(self, is_scoped=scoped)
+
+    def _is_left_behind(self) -> bool:
+        """Whether the loop of the session has ended, as after `asyncio.run`: nobody can close it there any more."""
+        session = self._session
+        return session is not None and session.process == os.getpid() and session.loop.is_closed()
 
     def _current(self) -> Session:
         session = self._session
@@ -140,4 +142,34 @@ class Sessions:
         if session.loop is not asyncio.get_running_loop() and not session.loop.is_closed():
             raise UsageError("this Durably is open in another event loop: close() it there")
         self._session = None
-        await session.close()
+        if not session.loop.is_closed():
+            await session.close()
+            return
+        try:
+            await session.close()
+        except Exception:  # a connection cannot say goodbye in a loop that is no more: it goes with its last reference
+            _logger.debug("what was left open in an event loop that has ended could not be closed", exc_info=True)
+
+
+class _Use:
+    """A session in use. No generator: a loop that ends closes those in any order, and its users may be some."""
+
+    def __init__(self, sessions: Sessions, *, is_scoped: bool) -> None:
+        self._sessions = sessions
+        self._is_scoped = is_scoped
+        self._used: list[Session] = []
+
+    async def __aenter__(self) -> Session:
+        session = await self._sessions.get()
+        session.users += 1
+        session.is_scoped = session.is_scoped or self._is_scoped
+        self._used.append(session)
+        return session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session = self._used.pop()
+        session.users -= 1
+        if session.is_scoped and not session.users:
+            await session.close()

@@ -8,6 +8,19 @@ from datetime import timedelta
 from durably.errors import ValidationError
 
 MIN_LEASE = timedelta(milliseconds=100)
+MAX_COUNT = 2**31 - 1
+MAX_SPAN = timedelta(days=36_500)
+_SPANS = ("lease", "poll_interval", "grace")
+_OPTIONAL_SPANS = ("renewal", "retain_runs", "retain_events")
+
+
+def check_span(value: object, *, field: str) -> None:
+    """Raise ValidationError for what is no timedelta, or is over a hundred years."""
+    if not isinstance(value, timedelta):
+        remedy = f"timedelta(seconds={value})" if isinstance(value, int | float) else "timedelta(seconds=30)"
+        raise ValidationError(field, f"{value!r} must be a timedelta: {remedy}")
+    if value > MAX_SPAN:
+        raise ValidationError(field, f"{value} is too long: at most {MAX_SPAN.days} days are allowed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +48,19 @@ class Settings:
     """Events older than that are deleted; None keeps them."""
 
     def __post_init__(self) -> None:
+        given = [name for name in _OPTIONAL_SPANS if getattr(self, name) is not None]
+        for name in (*_SPANS, *given):
+            check_span(getattr(self, name), field=name)
+        self._check_spans()
+        for name in ("max_concurrent_runs", "max_crashes", "max_value_bytes"):
+            value: object = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
+                raise ValidationError(name, f"{value!r} must be a whole number from 1 to {MAX_COUNT}")
+        preserved: object = self.preserve_steps
+        if not isinstance(preserved, bool):
+            raise ValidationError("preserve_steps", f"{preserved!r} must be True or False")
+
+    def _check_spans(self) -> None:
         if self.lease < MIN_LEASE:
             raise ValidationError("lease", f"{self.lease} is too short: use at least 0.1 s (5 to 60 s are usual)")
         if self.renewal is not None and not timedelta(0) < self.renewal <= self.lease / 3:
@@ -47,10 +73,6 @@ class Settings:
             raise ValidationError("poll_interval", f"{self.poll_interval} must be over 0; 1 s is usual")
         if self.grace < timedelta(0):
             raise ValidationError("grace", f"{self.grace} must not be negative; 0 interrupts runs at once")
-        for name in ("max_concurrent_runs", "max_crashes", "max_value_bytes"):
-            value: object = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValidationError(name, f"{value!r} must be a whole number, at least 1")
         for name in ("retain_runs", "retain_events"):
             kept: timedelta | None = getattr(self, name)
             if kept is not None and kept <= timedelta(0):

@@ -167,9 +167,7 @@ class Shift:
     async def _all_ended(self) -> None:
         """Wait for the runs under way. Whoever cancels that cancels them, so that they are handed back."""
         was_cancelled = False
-        while left := [
-            task for task in self._running.values() if not task.done()
-        ]:  # one cancelled before it began stays
+        while left := self._left():
             try:
                 await asyncio.wait(left)
             except asyncio.CancelledError:
@@ -177,6 +175,14 @@ class Shift:
                 self._cancel_all()
         if was_cancelled:
             raise asyncio.CancelledError
+
+    def _left(self) -> list[asyncio.Task[None]]:
+        """The tasks of runs under way. One that was cancelled before its first turn begins anew, and hands back."""
+        for execution, task in tuple(self._running.items()):
+            if task.cancelled():
+                execution.interrupt(Stopping(execution.stored.id))
+                self._running[execution] = asyncio.create_task(self._execute(execution))
+        return [task for task in self._running.values() if not task.done()]
 
     def _cancel_all(self) -> None:
         for task in self._running.values():
@@ -211,9 +217,9 @@ class Shift:
 
     def _on_wake(self, wake: Wake) -> None:
         if Wake.WORK in wake:
-            self._maintenance.look_soon()
             if self._free() > 0:
                 self.wake()
+            self._maintenance.look_soon()
 
     def _on_outlook(self, outlook: Outlook) -> None:
         self._has_expired = outlook.expired
@@ -315,8 +321,8 @@ class Shift:
         if job is None:
             _logger.error("run %s of job %r was claimed, but nobody here knows the job", run.id, run.job)
             return
-        older = self._outlived(run)
         execution = Execution(place, run, job, until=claimed.until, over=self._vacate)
+        execution.older = self._outlived(run)
         self._started += 1
         self._occupied.add(execution)
         self._under_way[run.id] = execution
@@ -324,7 +330,7 @@ class Shift:
         self._reporter.leased(run, self._settings.lease)
         if self._is_stopping.is_set():
             execution.interrupt(Stopping(run.id))
-        self._running[execution] = place.loop.create_task(self._execute(execution, older), name=f"durably-run-{run.id}")
+        self._running[execution] = place.loop.create_task(self._execute(execution), name=f"durably-run-{run.id}")
 
     def _outlived(self, run: StoredRun) -> asyncio.Task[None] | None:
         """The execution of the same run under an older lease, interrupted: it was lost, and the run claimed anew here.
@@ -337,10 +343,8 @@ class Shift:
         older.interrupt(LeaseLost(run.id))
         return self._running[older]
 
-    async def _execute(self, execution: Execution, older: asyncio.Task[None] | None) -> None:
+    async def _execute(self, execution: Execution) -> None:
         try:
-            if older is not None:
-                await asyncio.wait({older})  # code in a thread may go on for long: never both at once
             status = await execution.run()
             if status is not None and status is not RunStatus.PENDING:
                 self.completed += 1

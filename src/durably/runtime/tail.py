@@ -77,6 +77,12 @@ class Tail:
         self._position.add_gaps(early)
         subscription.join(position.copy(), cursor=min(early) - 1 if early else None)
 
+    async def is_ahead(self, cursor: int) -> bool:
+        """Whether no event has had this cursor yet: it is from a database that was made anew, or restored, since."""
+        if cursor <= self._position.last:
+            return False
+        return cursor > await self._database.read(store_events.last_event_id())
+
     async def ready(self) -> None:
         """Return when the tail knows where the feed ends: whatever is committed from then on is delivered."""
         await self._ready.wait()

@@ -15,7 +15,7 @@ from durably.errors import UsageError, ValidationError
 from durably.jobs import Job, Registry
 from durably.runtime.listeners import Listeners
 from durably.runtime.reporting import Reporter
-from durably.runtime.settings import Settings
+from durably.runtime.settings import Settings, check_span
 from durably.runtime.shift import Shift, Until
 from durably.store.database import Database
 
@@ -105,6 +105,7 @@ class Worker:
         the worker end by itself, if anything did.
         """
         grace = self._settings.grace if grace is None else grace
+        check_span(grace, field="grace")
         if grace < timedelta(0):
             raise ValidationError("grace", f"{grace} must not be negative; 0 interrupts runs at once")
         shift, task = self._shift, self._task
@@ -130,8 +131,11 @@ class Worker:
         After `max_runs` runs no more are claimed, nor after `max_duration`: then runs have the usual grace, and what
         has not ended is handed back, as with `stop`. Raises DatabaseUnavailable.
         """
-        if max_runs is not None and max_runs < 1:
-            raise ValidationError("max_runs", f"{max_runs} must be at least 1; None means no limit")
+        given: object = max_runs
+        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+            raise ValidationError("max_runs", f"{given!r} must be a whole number, at least 1; None means no limit")
+        if max_duration is not None:
+            check_span(max_duration, field="max_duration")
         if max_duration is not None and max_duration <= timedelta(0):
             raise ValidationError("max_duration", f"{max_duration} must be over 0; None means no limit")
         shift, task = await self._start(Until(runs=max_runs))

@@ -116,7 +116,7 @@ class Batcher:
         overlaps: bool,
     ) -> None:
         """`overlaps`: the database works elsewhere, so there is something to gain from computing meanwhile."""
-        self._large = _LARGE if overlaps else _MOST + 1
+        self._overlaps = overlaps
         self._transact = transact
         self._channel = channel
         self._wake = wake
@@ -233,6 +233,11 @@ class Batcher:
         return live
 
     async def _attempt(self, groups: Sequence[_Group], channel: Channel) -> None:
+        """Commit, and tell the results; of a large batch the first half first, unless others wait already.
+
+        Told all at once, everybody would run, write and wait at the same time, and the database with nothing to do
+        meanwhile. In two halves one computes while the other one's writes are being committed.
+        """
         operation = groups[0].operation if len(groups) == 1 else combine([group.operation for group in groups])
         result = await self._transact(operation, channel)
         results = [result] if len(groups) == 1 else result
@@ -241,22 +246,19 @@ class Batcher:
         for group, value in zip(groups, results, strict=True):
             wake |= group.wakes(value)
             answers.extend(group.answers(value))
-        await self._tell(answers)
-        self._wake(wake)
-
-    async def _tell(self, answers: Sequence[tuple[_Entry, object]]) -> None:
-        """Tell the results; of a large batch the first half first.
-
-        Told all at once, everybody would run, write and wait at the same time, and the database with nothing to do
-        meanwhile. In two halves one computes while the other one's writes are being committed.
-        """
-        first = len(answers) // 2 if len(answers) >= self._large and not self._queue else 0
-        for entry, value in answers[:first]:
-            entry.succeed(value)
+        if self._queue and self._overlaps:  # the next batch is sent before these answers are told
+            asyncio.get_running_loop().call_soon(self._tell, answers, wake)
+            return
+        first = len(answers) // 2 if self._overlaps and len(answers) >= _LARGE else 0
         if first:
+            self._tell(answers[:first], Wake.NOBODY)
             await asyncio.sleep(0)
-        for entry, value in answers[first:]:
+        self._tell(answers[first:], wake)
+
+    def _tell(self, answers: Sequence[tuple[_Entry, object]], wake: Wake) -> None:
+        for entry, value in answers:
             entry.succeed(value)
+        self._wake(wake)
 
     async def _halves(self, entries: Sequence[_Entry]) -> None:
         middle = len(entries) // 2

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from durably.model import Changed, Disposition, Enqueued, NewRun, StoredRun
+from durably.model import Changed, Disposition, Enqueued, NewRun, StepRecord, StoredRun
 from durably.store import rows
 from durably.store.migrate import Applied
 from durably.store.operation import Operation, Param, Rows, Statement, Wake
@@ -68,17 +68,27 @@ def enqueue(items: Sequence[NewRun]) -> Operation[list[Enqueued]]:
     )
 
 
-def copy_steps(run_id: str, *, source_id: str, from_step: str) -> Operation[None]:
-    """Give a new run the checkpoints of another one that come before a step."""
-    params: dict[str, Param] = {"run_id": run_id, "source_id": source_id, "from_step": from_step}
+def copy_steps(run_id: str, steps: Sequence[StepRecord]) -> Operation[None]:
+    """Give a new run these checkpoints of another one, which may be gone by now."""
+    taken = [
+        (
+            step.name,
+            step.position,
+            step.output_json,
+            rows.micros_of_time(step.started_at),
+            rows.micros_of_time(step.completed_at),
+        )
+        for step in steps
+    ]
+    params: dict[str, Param] = {"run_id": run_id, "steps": json.dumps(taken)}
     return Operation(statements=(Statement("inside_copy", params),), decode=lambda _: None)
 
 
-def step_names(run_id: str) -> Operation[list[str]]:
-    """The names of a run's finished steps, in the order in which they started."""
+def load_steps(run_id: str) -> Operation[list[StepRecord]]:
+    """The finished steps of a run, in the order in which they started."""
     return Operation(
         statements=(Statement("inside_steps", {"run_id": run_id}),),
-        decode=lambda results: [str(name) for name in results[0]],
+        decode=lambda results: [rows.step(row) for row in results[0]],
         readonly=True,
     )
 

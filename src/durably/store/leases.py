@@ -24,7 +24,7 @@ def claim(
     params = _claim(jobs, limit=limit, owner=owner, token=token, lease=lease) | {"floor": floor}
     return Operation(
         statements=(Statement("claim", params),),
-        decode=lambda results: rows.runs(results[0]),
+        decode=lambda results: [rows.claimed(row, owner=owner) for row in results[0]],
         wakes=Wake.EVENTS,
         is_repeatable=False,
     )

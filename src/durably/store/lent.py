@@ -79,6 +79,8 @@ def recognise(connection: Any) -> Lent | LentAsync | Bridge:
     """How to talk over this connection. Raises UsageError for what is none, or is of a database that we have not."""
     if _has(connection, "in_atomic_block", "vendor", "cursor"):
         return _Django(connection)
+    if _has(connection, "registry", "session_factory"):
+        connection = connection.registry()  # a scoped session stands for that of the thread, or of the task
     if _has(connection, "run_sync", "commit"):
         return Bridge(connection)
     if _has(connection, "exec_driver_sql", "dialect") or _has(connection, "get_bind", "connection"):
@@ -197,15 +199,23 @@ class _Asyncpg:
         return bool(self._raw.is_in_transaction())
 
 
+def _psycopg_style(raw: Any) -> Style:
+    """The style of psycopg's cursors: raw ones take PostgreSQL's own. Raises UsageError where nothing has an answer."""
+    if raw.pgconn.pipeline_status:
+        raise UsageError("connection: it is in pipeline mode, where no statement is answered at once: leave that first")
+    bases = getattr(raw.cursor_factory, "__mro__", ())
+    return "dollar" if any(base.__name__ == "RawCursorMixin" for base in bases) else "format"
+
+
 class _Psycopg:
     """A connection of psycopg 3. It begins a transaction with the first statement, unless autocommit is on."""
 
     dialect: Dialect = "postgres"
-    style: Style = "format"
     is_bound = False
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
+        self.style = _psycopg_style(raw)
 
     def value(self, sql: str, arguments: Arguments) -> object:
         with self._raw.cursor(row_factory=_tuples) as cursor:
@@ -216,8 +226,18 @@ class _Psycopg:
         return _driver_has_transaction(self._raw)
 
 
-class _Psycopg2(_Psycopg):
+class _Psycopg2:
     """A connection of psycopg2, whose cursors take their factory in another way. Its rows have names or places."""
+
+    dialect: Dialect = "postgres"
+    style: Style = "format"
+    is_bound = False
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def has_transaction(self) -> bool:
+        return _driver_has_transaction(self._raw)
 
     def value(self, sql: str, arguments: Arguments) -> object:
         with self._raw.cursor() as cursor:
@@ -227,10 +247,10 @@ class _Psycopg2(_Psycopg):
 
 class _PsycopgAsync:
     dialect: Dialect = "postgres"
-    style: Style = "format"
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
+        self.style = _psycopg_style(raw)
 
     async def avalue(self, sql: str, arguments: Arguments) -> object:
         async with self._raw.cursor(row_factory=_tuples) as cursor:

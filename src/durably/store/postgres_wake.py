@@ -69,6 +69,8 @@ class PostgresWaker:
 
     async def _send(self, send: Send) -> None:
         pause = _FIRST_PAUSE
+        if Wake.WORK not in self._due:
+            await asyncio.sleep(0)  # what was committed here goes on first; nobody waits for it elsewhere
         while self._due:
             wake, self._due = self._due, Wake.NOBODY
             with suppress(DatabaseUnavailable):  # they poll

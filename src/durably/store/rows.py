@@ -6,7 +6,7 @@ SQLite keeps times as integer microseconds and truth as 0 and 1; Postgres has ty
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ AnyRow: TypeAlias = Mapping[str, Any] | Any  # a driver's row: values are what t
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_stored: Callable[..., StoredRun] = StoredRun
 _STATUSES: Mapping[str, RunStatus] = {status.value: status for status in RunStatus}
 
 
@@ -122,6 +123,54 @@ def run(row: AnyRow) -> StoredRun:
         created_at=time(row["created_at"]),
         started_at=optional_time(row["started_at"]),
         completed_at=optional_time(row["completed_at"]),
+    )
+
+
+def claimed(row: AnyRow, *, owner: str) -> StoredRun:
+    """A row of `{claimed_columns}`, taken by places: by names, it takes twice as long."""
+    (
+        run_id,
+        job,
+        input_json,
+        priority,
+        idempotency_key,
+        concurrency_key,
+        labels_text,
+        generation,
+        attempt,
+        crashes,
+        progress_json,
+        next_step,
+        completed_steps,
+        expires_at,
+        available_at,
+        created_at,
+        started_at,
+    ) = row.values()
+    return _stored(
+        run_id,
+        job,
+        input_json,
+        RunStatus.LEASED,
+        None,
+        priority,
+        idempotency_key,
+        concurrency_key,
+        labels(labels_text),
+        generation,
+        attempt,
+        crashes,
+        None,
+        None,
+        progress(progress_json),
+        next_step,
+        completed_steps,
+        owner,
+        time(expires_at),
+        optional_time(available_at),
+        time(created_at),
+        time(started_at),
+        None,
     )
 
 

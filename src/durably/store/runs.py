@@ -9,7 +9,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import overload
 
-from durably.model import Disposition, Enqueued, Hold, NewRun, PlainRuns, RunFilter, RunStatus, StoredRun
+from durably.model import Disposition, Enqueued, Hold, NewRun, PlainRuns, RunFilter, RunStatus, StepRecord, StoredRun
 from durably.store import rows
 from durably.store.operation import Batch, Lane, Operation, Param, Rows, Statement, Wake, Write
 
@@ -31,7 +31,7 @@ _ITEM = (
     "run_at",
 )
 _PLAIN = ("id", "job", "input")
-
+_CHECKPOINT = ("name", "position", "output", "started_at", "completed_at")
 
 _FIELDS = [one.name for one in fields(StoredRun)]
 _LABELS = _FIELDS.index("labels")
@@ -276,10 +276,11 @@ def _take(items: Sequence[NewRun]) -> int:
 enqueue: Write[NewRun, Enqueued] = Write("enqueue", Lane.KEYED, _enqueue, _take)
 
 
-def retrigger(new: NewRun, *, source_id: str, from_step: str) -> Operation[Enqueued]:
-    """Store a new run with the checkpoints of `source_id` that come before the step `from_step`. Safe to repeat."""
+def retrigger(new: NewRun, steps: Sequence[StepRecord]) -> Operation[Enqueued]:
+    """Store a new run with these checkpoints of another one, which may be gone by now. Safe to repeat."""
     stored = _enqueue_wary([new], is_read_back=True)
-    copy = Statement("copy_steps", {"run_id": new.id, "source_id": source_id, "from_step": from_step})
+    taken = tuple((step.name, step.position, step.output_json, step.started_at, step.completed_at) for step in steps)
+    copy = Statement("copy_steps", {"run_id": new.id, "steps": Batch(_CHECKPOINT, taken)})
     return Operation(
         statements=(*stored.statements, copy),
         decode=lambda results: stored.decode(

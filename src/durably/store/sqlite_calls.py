@@ -69,6 +69,22 @@ class Part:
         return ([self.number] * count, *columns, *([scalar(name)] * count for name in self._scalars))
 
 
+class _Found:
+    """A row that came back, by names or as a whole."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: Values) -> None:
+        self._places = places
+        self._values = values
+
+    def __getitem__(self, column: str) -> object:
+        return self._values[self._places[column]]
+
+    def values(self) -> Values:
+        return self._values
+
+
 @dataclass(slots=True)
 class Parts:
     """The parts of a dialect's blocks, each made when it is first needed. Their numbers are the same everywhere."""
@@ -134,8 +150,8 @@ class Calls:
         if place not in self._found:
             return ()
         names, texts = self._found[place]
-        columns = [name.strip() for name in names.split(",")]
-        return [dict(zip(columns, values, strict=True)) for text in texts for values in json.loads(text)]
+        places = {name.strip(): place for place, name in enumerate(names.split(","))}
+        return [_Found(places, values) for text in texts for values in json.loads(text)]
 
     def _statement(self, values: Values, width: int) -> tuple[str, Values]:
         count = _rounded(len(values) // width)

@@ -21,6 +21,16 @@ _POSTGRES = {
 _SQLITE = {"sqlite", "sqlite3", "sqlite+aiosqlite", "sqlite+pysqlite"}
 _SECRET = re.compile(r"(password|sslpassword|passfile)=[^&]*", re.IGNORECASE)
 _SYNCHRONOUS = ("full", "normal", "extra")
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_NOT_OURS = {
+    "channel_binding", "connect_timeout", "fallback_application_name", "gssencmode", "hostaddr", "keepalives",
+    "keepalives_count", "keepalives_idle", "keepalives_interval", "load_balance_hosts", "require_auth", "requirepeer",
+    "sslcompression", "sslnegotiation", "sslsni", "tcp_user_timeout",
+    "connection_limit", "pgbouncer", "pool_timeout", "schema", "socket_timeout", "sslaccept",
+}  # fmt: skip
+"""Options of libpq, and of an ORM that hosts of databases show urls for, which asyncpg would take for settings of the
+server. None is dropped in silence: some are there for security."""
+_MAX_PORT = 65_535
 
 
 Connect: TypeAlias = Callable[..., Any]
@@ -48,6 +58,11 @@ class DatabaseUrl:
 
 def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | None = None) -> DatabaseUrl:
     """The database that a URL means. Raises ValidationError naming what is wrong, without the password."""
+    given: object = url
+    if not isinstance(given, str):
+        raise ValidationError("url", f"must be a str, not a {type(given).__name__}: sqlite:///path.db")
+    if "\0" in url:
+        raise ValidationError("url", "must not contain the NUL character")
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ValidationError("url", f"{_masked(url)!r} is no URL: use sqlite:///path.db or postgresql://host/name")
@@ -56,6 +71,7 @@ def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | Non
         return _sqlite(rest)
     if scheme in _POSTGRES:
         _check_ports(rest)
+        _check_options(rest)
         listen = None if listen_url is None else _listen_location(listen_url)
         if connect is not None and not callable(connect):
             raise ValidationError("connect", f"must be an async function, not a {type(connect).__name__}")
@@ -71,6 +87,9 @@ def _refuse_for_sqlite(**options: object) -> None:
 
 
 def _listen_location(url: str) -> str:
+    given: object = url
+    if not isinstance(given, str):
+        raise ValidationError("listen_url", f"must be a str, not a {type(given).__name__}: postgresql://host/name")
     parsed = parse_url(url)
     if parsed.dialect != "postgres":
         raise ValidationError("listen_url", f"{parsed.shown!r} is not PostgreSQL: use postgresql://host/name")
@@ -98,10 +117,25 @@ def _check_ports(rest: str) -> None:
     """Raise ValidationError for what the driver could only complain of by quoting it, and that may be a password."""
     network = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     for host in network.split(","):
+        if host.startswith("[") != ("]" in host):
+            raise ValidationError("url", "an IPv6 address stands in brackets: postgresql://[::1]:5432/name")
         port = "" if host.endswith("]") else host.partition(":")[2] if host[:1] != "[" else host.rpartition(":")[2]
-        if port and not port.isdigit():
+        if port.isdecimal() and not 0 < int(port[:9]) <= _MAX_PORT:
+            raise ValidationError("url", f"port {port[:9]} must be from 1 to {_MAX_PORT}")
+        if port and not port.isdecimal():
             reason = "the port is no number; in a password, write / as %2F, ? as %3F, # as %23 and @ as %40"
             raise ValidationError("url", reason)
+
+
+def _check_options(rest: str) -> None:
+    """Raise ValidationError for what the driver refuses, or hands to a server that refuses it."""
+    if not (query := re.search(r"\?([^#?@]*)$", rest)):
+        return
+    for name, value in parse_qsl(query[1], keep_blank_values=True):
+        if name in _NOT_OURS:
+            raise ValidationError("url", f"the option {name} does not exist here: leave it out")
+        if name == "sslmode" and value not in _SSL_MODES:
+            raise ValidationError("url", f"sslmode must be one of {', '.join(_SSL_MODES)}")
 
 
 def _masked(url: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 from durably.app import Durably
 from durably.app.environ import from_environment
 from durably.environment import Environment
-from durably.jobs import Job
+from durably.jobs import Job, listed
 from durably.model import EventType
 from durably.runtime.listeners import Listener
 from durably.runtime.worker import Worker
@@ -61,7 +61,7 @@ class SyncDurably(SyncTriggers, SyncLooks, SyncActs):
     def __init__(self, url: str, **settings: Unpack[DurablyKeywords]) -> None:
         """Check all settings; they are those of `Durably`. Raises ValidationError naming the wrong one."""
         durably = Inside(url, **settings)
-        super().__init__(durably, Portal(self.close, durably.loop_in_use))
+        super().__init__(durably, Portal(self.close, durably.close_here, durably.loop_in_use))
         self._running: set[SyncWorker] = set()
         self._depth = 0
 
@@ -99,18 +99,24 @@ class SyncDurably(SyncTriggers, SyncLooks, SyncActs):
         self._portal.call(self._durably.open)
 
     def close(self) -> None:
-        """Stop the workers that still run, then close like `Durably.close`. In a forked child only what is its own."""
+        """Stop the workers that still run, then close like `Durably.close`. In a forked child only what is its own.
+
+        Other threads may use it, or close it, meanwhile: their calls end with a UsageError, or open it again.
+        """
         if not self._portal.is_running:
             return
-        try:
-            for worker in tuple(self._running):
-                worker.stop()
-        finally:
+        self._portal.check_thread()
+        with self._portal.closing:
             try:
-                if self._durably.loop_in_use() in {None, self._portal.own_loop}:
-                    self._portal.call(self._durably.close)
+                for worker in tuple(self._running):
+                    worker.stop()
             finally:
-                self._portal.stop()
+                try:
+                    own = self._portal.own_loop
+                    if own is not None and self._durably.loop_in_use() in {None, own}:
+                        self._portal.call(self._durably.close)
+                finally:
+                    self._portal.stop()
 
     def on(self, type: EventType | str, fn: Listener) -> Callable[[], None]:  # noqa: A002  # the word of the events
         """See `Durably.on`. `fn` is called in the thread of this object, so it may not use this object."""
@@ -127,8 +133,12 @@ class SyncDurably(SyncTriggers, SyncLooks, SyncActs):
         deps: Callable[[], AbstractContextManager[object] | AbstractAsyncContextManager[object]] | None = None,
     ) -> SyncWorker:
         """See `Durably.worker`. It works in the background: `with` it, or `start` and `stop` it."""
-        several, kept, left_out = tuple(jobs), tuple(only), tuple(exclude)
-        entered = None if deps is None else awaited(deps)
+        several, kept, left_out = (
+            listed(jobs, field="jobs"),
+            listed(only, field="only"),
+            listed(exclude, field="exclude"),
+        )
+        entered = awaited(deps) if callable(deps) else deps
 
         def make() -> Worker:
             return self._durably.worker(

@@ -20,6 +20,11 @@ class Inside(Durably):
         """The event loop in which it is open; None when it is not, or not in this process."""
         return self._sessions.loop_in_use()
 
+    async def close_here(self) -> None:
+        """Close it, unless it is open in another event loop."""
+        if self.loop_in_use() in {None, asyncio.get_running_loop()}:
+            await self.close()
+
     def trigger_inside(
         self, connection: object, job: Target[Any, Any] | str, input: object, options: TriggerKeywords
     ) -> Run[Any]:

@@ -244,17 +244,15 @@ CROSS JOIN LATERAL (
 ORDER BY i.ord
 
 -- name: copy_steps
--- Give a new run the checkpoints of another one that come before a position.
+-- Give a new run checkpoints of another one.
 WITH copied AS (
     INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-    SELECT :run_id::uuid, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
-    FROM {steps} s
-    WHERE s.run_id = :source_id::uuid
-      AND s.status = 'completed'
-      AND s.position < (
-          SELECT f.position FROM {steps} f WHERE f.run_id = :source_id::uuid AND f.name = :from_step::text
-      )
-      AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id::uuid AND r.generation = 0)
+    SELECT :run_id::uuid, s.name, s.position, 'completed', s.output, 0, s.started_at, s.completed_at
+    FROM unnest(
+        :steps_name::text[], :steps_position::integer[], :steps_output::text[],
+        :steps_started_at::timestamptz[], :steps_completed_at::timestamptz[]
+    ) AS s (name, position, output, started_at, completed_at)
+    WHERE EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id::uuid AND r.generation = 0)
     ON CONFLICT DO NOTHING
     RETURNING position
 )
@@ -382,7 +380,13 @@ token = :token::uuid, lease_owner = :owner::text,
 lease_expires_at = clock.now + :lease_us::bigint * interval '1 microsecond',
 started_at = coalesce(r.started_at, clock.now)
 
--- fragment: claim_result
+-- fragment: claimed_columns
+-- The others are the same in all runs that are leased, but for the rank.
+r.id::text AS id, r.job, r.input, r.priority, r.idempotency_key, r.concurrency_key, nullif(r.labels, '{}')::text AS labels,
+r.generation, r.attempt, r.crashes, r.progress, r.next_step, r.completed_steps, r.lease_expires_at, r.available_at,
+r.created_at, r.started_at
+
+-- fragment: leased_event
 event AS (
     INSERT INTO {events} (run_id, seq, type, job, labels, payload, created_at)
     SELECT r.id, r.seq, 'run:leased', r.job, nullif(r.labels, '{}'),
@@ -391,9 +395,6 @@ event AS (
            {now}
     FROM claimed r
 )
-SELECT {run_columns}
-FROM claimed r
-ORDER BY r.rank, r.id
 
 -- name: claim
 -- Lease the first claimable runs of these jobs, each job looked at through its own part of the index. Candidates are
@@ -429,7 +430,10 @@ claimed AS (
     WHERE r.id = ANY (ARRAY (SELECT id FROM chosen)) AND coalesce(r.status = 'pending' AND r.hold IS NULL, false)
     RETURNING r.*
 ),
-{claim_result}
+{leased_event}
+SELECT {claimed_columns}
+FROM claimed r
+ORDER BY r.rank, r.id
 
 -- name: claim_expired
 -- Lease runs of these jobs whose lease has run out, but none of the `held` ones; they keep their slots.
@@ -453,7 +457,9 @@ claimed AS (
       AND r.status = 'leased' AND r.lease_expires_at <= clock.now
     RETURNING r.*
 ),
-{claim_result}
+{leased_event}
+SELECT {run_columns}
+FROM claimed r
 
 -- name: claimed
 -- What a claim with this token got.

@@ -112,22 +112,23 @@ FROM {runs} r
 WHERE r.id = :run_id::text::uuid
 
 -- name: inside_steps
--- The names of a run's finished steps, in the order in which they started.
-SELECT coalesce(json_agg(s.name ORDER BY s.position, s.name), '[]')::text
+-- A run's finished steps, in the order in which they started.
+SELECT coalesce(json_agg(json_build_object(
+    'run_id', s.run_id, 'name', s.name, 'position', s.position, 'status', s.status, 'output', s.output, 'error', s.error,
+    'generation', s.generation, 'started_at', (extract(epoch FROM s.started_at) * 1000000)::bigint,
+    'completed_at', (extract(epoch FROM s.completed_at) * 1000000)::bigint
+) ORDER BY s.position, s.name), '[]')::text
 FROM {steps} s
 WHERE s.run_id = :run_id::text::uuid
 
 -- name: inside_copy
--- Give a new run the checkpoints of another one that come before a step.
+-- Give a new run checkpoints of another one.
 WITH copied AS (
     INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-    SELECT :run_id::text::uuid, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
-    FROM {steps} s
-    WHERE s.run_id = :source_id::text::uuid
-      AND s.status = 'completed'
-      AND s.position < (
-          SELECT f.position FROM {steps} f WHERE f.run_id = :source_id::text::uuid AND f.name = :from_step::text
-      )
+    SELECT :run_id::text::uuid, e->>0, (e->>1)::integer, 'completed', e->>2, 0,
+           timestamptz 'epoch' + (e->>3)::bigint * interval '1 microsecond',
+           timestamptz 'epoch' + (e->>4)::bigint * interval '1 microsecond'
+    FROM json_array_elements(:steps::text::json) AS x (e)
     ON CONFLICT DO NOTHING
     RETURNING position
 )

@@ -190,14 +190,11 @@ CROSS JOIN {runs} r ON r.id = coalesce(own.id, dup.id, swapped.id, CASE WHEN i.i
 ORDER BY i.ord
 
 -- name: copy_steps
--- Give a new run the checkpoints of another one that come before a position.
+-- Give a new run checkpoints of another one.
 INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-SELECT :run_id, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
-FROM {steps} s
-WHERE s.run_id = :source_id
-  AND s.status = 'completed'
-  AND s.position < (SELECT f.position FROM {steps} f WHERE f.run_id = :source_id AND f.name = :from_step)
-  AND EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id AND r.generation = 0)
+SELECT :run_id, s.value->>0, s.value->>1, 'completed', s.value->>2, 0, s.value->>3, s.value->>4
+FROM json_each(:steps) s
+WHERE EXISTS (SELECT 1 FROM {runs} r WHERE r.id = :run_id AND r.generation = 0)
 ON CONFLICT DO NOTHING;
 UPDATE {runs}
 SET completed_steps = n.steps, next_step = n.next_step
@@ -321,11 +318,15 @@ SELECT r.id, r.seq + 1, 'run:leased', r.job, nullif(r.labels, '{}'),
 status = 'leased', generation = generation + 1, writes = 0, attempt = attempt + 1, seq = seq + 1, token = :token,
 lease_owner = :owner, lease_expires_at = :now + :lease_us, started_at = coalesce(started_at, :now)
 
+-- fragment: claimed_names
+id, job, input, priority, idempotency_key, concurrency_key, labels, generation, attempt, crashes, progress, next_step,
+completed_steps, lease_expires_at, available_at, created_at, started_at
+
 -- fragment: claimed_columns
--- {returned_columns} as the claim leaves them.
-r.id, r.job, r.input, 'leased', NULL, r.priority, r.idempotency_key, r.concurrency_key, r.labels, r.generation + 1,
-r.attempt + 1, r.crashes, r.output, r.error, r.progress, r.next_step, r.completed_steps, :owner, :now + :lease_us,
-r.available_at, r.created_at, coalesce(r.started_at, :now), r.completed_at, r.rank
+-- {claimed_names} as the claim leaves them. The others are the same in all runs that are leased, but for the rank.
+r.id, r.job, r.input, r.priority, r.idempotency_key, r.concurrency_key, r.labels, r.generation + 1, r.attempt + 1,
+r.crashes, r.progress, r.next_step, r.completed_steps, :now + :lease_us, r.available_at, r.created_at,
+coalesce(r.started_at, :now)
 
 -- name: claim
 -- Lease the first claimable runs of these jobs, each job looked at through its own part of the index. They are chosen
@@ -333,7 +334,7 @@ r.available_at, r.created_at, coalesce(r.started_at, :now), r.completed_at, r.ra
 DELETE FROM durably_chosen;
 INSERT INTO durably_chosen (place)
 {claimable};
-SELECT durably_rows(:block, '{returned_columns}', found)
+SELECT durably_rows(:block, '{claimed_names}', found)
 FROM (
     SELECT json_group_array(json_array({claimed_columns})) AS found, count(*) AS runs
     FROM durably_chosen c

@@ -90,18 +90,24 @@ FROM {runs} r
 WHERE r.id = :run_id
 
 -- name: inside_steps
--- The names of a run's finished steps, in the order in which they started.
-SELECT json_group_array(f.name)
-FROM (SELECT s.name FROM {steps} s WHERE s.run_id = :run_id ORDER BY s.position, s.name) f
+-- A run's finished steps, in the order in which they started.
+SELECT json_group_array(json(f.found))
+FROM (
+    SELECT json_object(
+        'run_id', s.run_id, 'name', s.name, 'position', s.position, 'status', s.status, 'output', s.output,
+        'error', s.error, 'generation', s.generation, 'started_at', s.started_at, 'completed_at', s.completed_at
+    ) AS found
+    FROM {steps} s
+    WHERE s.run_id = :run_id
+    ORDER BY s.position, s.name
+) f
 
 -- name: inside_copy
--- Give a new run the checkpoints of another one that come before a step.
+-- Give a new run checkpoints of another one.
 INSERT INTO {steps} (run_id, name, position, status, output, generation, started_at, completed_at)
-SELECT :run_id, s.name, s.position, s.status, s.output, 0, s.started_at, s.completed_at
-FROM {steps} s
-WHERE s.run_id = :source_id
-  AND s.status = 'completed'
-  AND s.position < (SELECT f.position FROM {steps} f WHERE f.run_id = :source_id AND f.name = :from_step)
+SELECT :run_id, s.value->>0, s.value->>1, 'completed', s.value->>2, 0, s.value->>3, s.value->>4
+FROM json_each(:steps) s
+WHERE true
 ON CONFLICT DO NOTHING;
 UPDATE {runs}
 SET completed_steps = n.steps, next_step = n.next_step
