@@ -286,7 +286,7 @@ def test_every_field_of_a_record_has_a_column() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "status = 'unknown'",
+        "status = 'unknown', completed_at = created_at",
         "status = 'pending', hold = 'unknown'",
         "hold = 'time'",
         "status = 'completed'",
