@@ -402,6 +402,16 @@ def test_a_database_that_cannot_be_reached_is_exit_code_5(command: tuple[str, ..
     assert "s3cr3t" not in result.stderr
 
 
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_what_the_database_refuses_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that the server does not know, rights that are missing."""
+    monkeypatch.setenv("DURABLY_URL", f"{url}?no_such_setting=1")
+    result = CliRunner().invoke(app, ["runs"])
+    assert result.exit_code == ExitCode.ERROR
+    assert result.stderr.startswith('durably: the database refuses: unrecognized configuration parameter "no_such')
+    assert result.stderr.count("\n") == 1
+
+
 def test_the_url_must_be_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DURABLY_URL", raising=False)
     result = CliRunner().invoke(app, ["runs"])

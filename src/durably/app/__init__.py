@@ -23,7 +23,7 @@ from durably.jobs import Job, Registry, Target
 from durably.model import EventType
 from durably.runtime.listeners import Listener
 from durably.runtime.reading import check_timeout
-from durably.runtime.settings import Settings, check_span
+from durably.runtime.settings import Settings, check_lease, check_schema
 from durably.runtime.trigger import TriggerKeywords
 from durably.runtime.worker import Worker
 from durably.store.database import open_database
@@ -32,10 +32,6 @@ from durably.store.url import Connect, parse_url
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
-
-
-MAX_SCHEMA = 55
-"""PostgreSQL allows 63, and the channel of the wake-ups begins with `durably_`."""
 
 
 class Durably(Triggers, Looks, Overview, Acts, Care):
@@ -76,13 +72,8 @@ class Durably(Triggers, Looks, Overview, Acts, Care):
         """
         if migrate not in {"auto", "check"}:
             raise ValidationError("migrate", f'{migrate!r} must be "auto" or "check"')
-        if lease is not None:
-            check_span(lease, field="lease")
-        given: object = schema
-        if not isinstance(given, str):
-            raise ValidationError("schema", f"must be a str, not a {type(given).__name__}")
-        if len(schema) > MAX_SCHEMA:
-            raise ValidationError("schema", f"has {len(schema)} characters, at most {MAX_SCHEMA} are allowed")
+        check_lease(lease)
+        check_schema(schema)
         environment = environment or SystemEnvironment()
         make = partial(open_database, url, environment=environment, schema=schema, listen_url=listen_url)
         source = DatabaseSource(partial(make, connect=connect, lease=lease), schema)

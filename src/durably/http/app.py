@@ -130,7 +130,7 @@ def create_app(
     """
     if isinstance(durably, SyncDurably):
         durably = durably.asynchronous
-    if not isinstance(durably, Durably):
+    if not _is_durably(durably):
         raise ValidationError("durably", f"must be a Durably, not {type(durably).__name__}")
     if auth is not None and not _is_auth(auth):
         raise ValidationError("auth", f"must be an Auth, not {type(auth).__name__}")
@@ -147,6 +147,10 @@ def create_app(
     limits = Limits(sse_throttle=sse_throttle, keep_alive=keep_alive, max_body_bytes=max_body_bytes)
     api = Api(durably, KnownJobs(durably, jobs), hub, limits)
     return DurablyApp(_Endpoint(api, auth, on_request), durably, hub)
+
+
+def _is_durably(given: object) -> bool:
+    return isinstance(given, Durably)
 
 
 def _is_auth(given: object) -> bool:

@@ -105,11 +105,14 @@ class _LiveNames(Sequence[str]):
 
 def listed(given: Iterable[T], *, field: str) -> tuple[T, ...]:
     """Return what a list holds. Raises ValidationError for a single thing; a text would be taken letter by letter."""
-    several: object = given
-    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
-        shown = repr(several) if isinstance(several, str) else f"a {type(several).__name__}"
+    if not _is_list(given):
+        shown = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
         raise ValidationError(field, f"must be a list, not {shown}: put it into brackets, {field}=[...]")
     return tuple(given)
+
+
+def _is_list(given: object) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -8,6 +8,8 @@ from datetime import timedelta
 from durably.errors import ValidationError
 
 MIN_LEASE = timedelta(milliseconds=100)
+MAX_SCHEMA = 55
+"""PostgreSQL allows 63, and the channel of the wake-ups begins with `durably_`."""
 MAX_COUNT = 2**31 - 1
 MAX_SPAN = timedelta(days=36_500)
 _SPANS = ("lease", "poll_interval", "grace")
@@ -21,6 +23,20 @@ def check_span(value: object, *, field: str) -> None:
         raise ValidationError(field, f"{value!r} must be a timedelta: {remedy}")
     if value > MAX_SPAN:
         raise ValidationError(field, f"{value} is too long: at most {MAX_SPAN.days} days are allowed")
+
+
+def check_lease(value: object) -> None:
+    """Raise ValidationError for what can be no lease; None means that of the database."""
+    if value is not None:
+        check_span(value, field="lease")
+
+
+def check_schema(value: object) -> None:
+    """Raise ValidationError for what is no text, or too long to be a schema's name."""
+    if not isinstance(value, str):
+        raise ValidationError("schema", f"must be a str, not a {type(value).__name__}")
+    if len(value) > MAX_SCHEMA:
+        raise ValidationError("schema", f"has {len(value)} characters, at most {MAX_SCHEMA} are allowed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +72,8 @@ class Settings:
             value: object = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
                 raise ValidationError(name, f"{value!r} must be a whole number from 1 to {MAX_COUNT}")
-        preserved: object = self.preserve_steps
-        if not isinstance(preserved, bool):
-            raise ValidationError("preserve_steps", f"{preserved!r} must be True or False")
+        if not _is_bool(self.preserve_steps):
+            raise ValidationError("preserve_steps", f"{self.preserve_steps!r} must be True or False")
 
     def _check_spans(self) -> None:
         if self.lease < MIN_LEASE:
@@ -87,3 +102,7 @@ class Settings:
     def lease_seconds(self) -> float:
         """The length of a lease in seconds."""
         return self.lease.total_seconds()
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)

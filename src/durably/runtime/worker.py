@@ -131,9 +131,8 @@ class Worker:
         After `max_runs` runs no more are claimed, nor after `max_duration`: then runs have the usual grace, and what
         has not ended is handed back, as with `stop`. Raises DatabaseUnavailable.
         """
-        given: object = max_runs
-        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
-            raise ValidationError("max_runs", f"{given!r} must be a whole number, at least 1; None means no limit")
+        if max_runs is not None and not _is_count(max_runs):
+            raise ValidationError("max_runs", f"{max_runs!r} must be a whole number, at least 1; None means no limit")
         if max_duration is not None:
             check_span(max_duration, field="max_duration")
         if max_duration is not None and max_duration <= timedelta(0):
@@ -179,6 +178,10 @@ class Worker:
             self._shift = self._task = None
             task.result()
         return shift, task
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and given >= 1
 
 
 async def _run(shift: Shift, is_ready: asyncio.Future[None], connection: AsyncExitStack) -> None:

@@ -215,7 +215,7 @@ class _Psycopg:
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self.style = _psycopg_style(raw)
+        self.style: Style = _psycopg_style(raw)
 
     def value(self, sql: str, arguments: Arguments) -> object:
         with self._raw.cursor(row_factory=_tuples) as cursor:
@@ -250,7 +250,7 @@ class _PsycopgAsync:
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self.style = _psycopg_style(raw)
+        self.style: Style = _psycopg_style(raw)
 
     async def avalue(self, sql: str, arguments: Arguments) -> object:
         async with self._raw.cursor(row_factory=_tuples) as cursor:

@@ -58,9 +58,7 @@ class DatabaseUrl:
 
 def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | None = None) -> DatabaseUrl:
     """The database that a URL means. Raises ValidationError naming what is wrong, without the password."""
-    given: object = url
-    if not isinstance(given, str):
-        raise ValidationError("url", f"must be a str, not a {type(given).__name__}: sqlite:///path.db")
+    _check_text(url, "url", "sqlite:///path.db")
     if "\0" in url:
         raise ValidationError("url", "must not contain the NUL character")
     scheme, separator, rest = url.partition("://")
@@ -80,6 +78,11 @@ def parse_url(url: str, *, listen_url: str | None = None, connect: Connect | Non
     raise ValidationError("url", f"unknown scheme {scheme!r}: use sqlite:///path.db or postgresql://host/name")
 
 
+def _check_text(given: object, field: str, example: str) -> None:
+    if not isinstance(given, str):
+        raise ValidationError(field, f"must be a str, not a {type(given).__name__}: {example}")
+
+
 def _refuse_for_sqlite(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
@@ -87,9 +90,7 @@ def _refuse_for_sqlite(**options: object) -> None:
 
 
 def _listen_location(url: str) -> str:
-    given: object = url
-    if not isinstance(given, str):
-        raise ValidationError("listen_url", f"must be a str, not a {type(given).__name__}: postgresql://host/name")
+    _check_text(url, "listen_url", "postgresql://host/name")
     parsed = parse_url(url)
     if parsed.dialect != "postgres":
         raise ValidationError("listen_url", f"{parsed.shown!r} is not PostgreSQL: use postgresql://host/name")
