@@ -38,6 +38,8 @@ _KINDS = ("trigger",) * 12 + (
     "limit",
     "race",
     "duel",
+    "interrupt",
+    "interrupt",
 )
 
 
@@ -85,11 +87,7 @@ class Clients:
             kinds = [self.chance.choice(("trigger", "cancel", "resume", "retrigger")) for _ in range(3)]
             await asyncio.gather(*(self._do(one, process, durably) for one in kinds))
             return
-        if kind == "duel":
-            if self.known:
-                run = self.chance.choice(self.known)
-                await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
-        elif kind == "trigger":
+        if kind == "trigger":
             await self._trigger(process, durably)
         elif kind == "many":
             await self._trigger_many(process, durably)
@@ -99,6 +97,16 @@ class Clients:
             key, limit = self.chance.choice(("red", "blue")), self.chance.choice((1, 2, 3))
             await self._call(process, kind, None, lambda: durably.set_limit(key, limit), key=key, limit=limit)
         elif self.known:
+            await self._do_to_some_run(kind, process, durably)
+
+    async def _do_to_some_run(self, kind: str, process: Process, durably: SimulatedDurably) -> None:
+        if kind == "duel":
+            run = self.chance.choice(self.known)
+            await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
+        elif kind == "interrupt":
+            now = [effect.run for effect in self.history.effects[-1:]]
+            await self._act("cancel", process, durably, *(now or self.known[-1:]))
+        else:
             recent = self.known if kind == "again" else self.known[-4:]
             await self._act(kind, process, durably, self.chance.choice(recent))
 
