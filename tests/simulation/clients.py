@@ -20,7 +20,7 @@ from durably.testing import Process, SimulatedConnection, SimulatedDurably
 from tests.simulation.blocking import blocking
 from tests.simulation.history import Call, Deed, History, Visit
 from tests.simulation.trouble import DURATION, Profile
-from tests.simulation.workload import Plan, pause, random_plan, scripted
+from tests.simulation.workload import Act, Plan, pause, random_plan, scripted
 
 AnyJob: TypeAlias = Job[Plan, list[list[int]]]
 
@@ -38,8 +38,9 @@ _KINDS = ("trigger",) * 12 + (
     "limit",
     "race",
     "duel",
-    "interrupt",
-    "interrupt",
+    "duel",
+    "chase",
+    "chase",
 )
 
 
@@ -91,6 +92,8 @@ class Clients:
             await self._trigger(process, durably)
         elif kind == "many":
             await self._trigger_many(process, durably)
+        elif kind == "chase":
+            await self._chase(process, durably)
         elif kind == "visit":
             await Visitor(self, process, durably).visit()
         elif kind == "limit":
@@ -99,13 +102,20 @@ class Clients:
         elif self.known:
             await self._do_to_some_run(kind, process, durably)
 
+    async def _chase(self, process: Process, durably: SimulatedDurably) -> None:
+        """Trigger something that takes long, and cancel it a moment later."""
+        act = Act(self.chance.choice(("rest", "work")), self.chance.choice((2.5, 7.0)))
+        plan, job, count = Plan(self._tag(), [act]), self.some_job(), len(self.known)
+        await self._call(process, "trigger", None, lambda: durably.trigger(job, plan), tag=plan.tag)
+        if len(self.known) > count:
+            run = self.known[-1]
+            await pause(self.chance.uniform(0.1, 0.8))
+            await self._act("cancel", process, durably, run)
+
     async def _do_to_some_run(self, kind: str, process: Process, durably: SimulatedDurably) -> None:
         if kind == "duel":
             run = self.chance.choice(self.known)
             await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
-        elif kind == "interrupt":
-            now = [effect.run for effect in self.history.effects[-1:]]
-            await self._act("cancel", process, durably, *(now or self.known[-1:]))
         else:
             recent = self.known if kind == "again" else self.known[-4:]
             await self._act(kind, process, durably, self.chance.choice(recent))
