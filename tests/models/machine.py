@@ -243,7 +243,8 @@ class StoreMachine(RuleBasedStateMachine):
     def retrigger(self, kind: tuple[Any, ...], place: int, step: int, way: str) -> None:
         """With checkpoints of a run that may be deleted in the same transaction, or be gone already."""
         if (source := self.pick(place, gone=True)) is not None:
-            self.copied.append((self.new_run(kind), some_checkpoints(source, step)))
+            new = self.new_run((*kind[:3], "queue", *kind[4:]))
+            self.copied.append((new, some_checkpoints(source, step)))
             self.copy(*self.copied[-1], way, same)
 
     def copy(self, new: NewRun, taken: Sequence[StepRecord], way: str, seen: Callable[[Any], object]) -> None:

@@ -190,7 +190,7 @@ class Model:
         self._enqueue(items)
         early = [self._became(item) for item in items]
         yield NO_KEYS
-        return [self._later(one) for one in early]
+        return [self._later(item, one) for item, one in zip(items, early, strict=True)]
 
     def retrigger(self, new: NewRun, steps: Sequence[StepRecord]) -> Transaction[Enqueued]:
         yield [new.concurrency_key] if new.concurrency_key else NO_KEYS
@@ -200,7 +200,7 @@ class Model:
             self._copy(run, steps)
         early = self._became(new)
         yield NO_KEYS
-        return self._later(early)
+        return self._later(new, early)
 
     def _enqueue(self, items: Sequence[NewRun]) -> None:
         for item in items:
@@ -289,10 +289,15 @@ class Model:
         aside._insert(item)
         return Enqueued(run=aside.runs[item.id].stored, disposition=Disposition.CREATED)
 
-    def _later(self, early: Enqueued) -> Enqueued:
-        """What became of an item, and its run as the transaction leaves it."""
-        run = self.runs.get(early.run.id)
-        return early if run is None else Enqueued(run=run.stored, disposition=early.disposition)
+    def _later(self, item: NewRun, early: Enqueued) -> Enqueued:
+        """What became of an item, and its run as the transaction leaves it, if it is still found by that item.
+
+        One that it was merged into is not, when the same transaction has started, cancelled or deleted it.
+        """
+        waiting = self._unstarted(item) if item.if_pending != "queue" else None
+        found = self.runs.get(item.id) or self._twin(item) or self._swapped(item) or waiting
+        is_same = found is not None and found.id == early.run.id
+        return Enqueued(run=found.stored, disposition=early.disposition) if found and is_same else early
 
     def _copy(self, run: Row, steps: Sequence[StepRecord]) -> None:
         for step in steps:

@@ -85,10 +85,10 @@ def find_planted(seeds: int) -> int:
     missed = 0
     for bug in BUGS:
         with bug.plant():
-            verdict = next((found for found in map(judge, range(seeds)) if found.findings), None)
+            verdict = next((found for found in map(judge, range(seeds)) if bug.is_found(found.findings)), None)
         missed += verdict is None
         found = "not found" if verdict is None else f"{verdict.seed}: {verdict.findings[0]}"
-        print(f"{bug.name} (noted: {bug.seed})\n    {found}", flush=True)
+        print(f"{bug.name} (breaks {bug.breaks}, noted: {bug.seed})\n    {found}", flush=True)
     return 1 if missed else 0
 
 

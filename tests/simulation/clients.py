@@ -20,7 +20,7 @@ from durably.testing import Process, SimulatedConnection, SimulatedDurably
 from tests.simulation.blocking import blocking
 from tests.simulation.history import Call, Deed, History, Visit
 from tests.simulation.trouble import DURATION, Profile
-from tests.simulation.workload import Plan, pause, random_plan, scripted
+from tests.simulation.workload import Act, Plan, pause, random_plan, scripted
 
 AnyJob: TypeAlias = Job[Plan, list[list[int]]]
 
@@ -38,6 +38,9 @@ _KINDS = ("trigger",) * 12 + (
     "limit",
     "race",
     "duel",
+    "duel",
+    "chase",
+    "chase",
 )
 
 
@@ -85,20 +88,35 @@ class Clients:
             kinds = [self.chance.choice(("trigger", "cancel", "resume", "retrigger")) for _ in range(3)]
             await asyncio.gather(*(self._do(one, process, durably) for one in kinds))
             return
-        if kind == "duel":
-            if self.known:
-                run = self.chance.choice(self.known)
-                await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
-        elif kind == "trigger":
+        if kind == "trigger":
             await self._trigger(process, durably)
         elif kind == "many":
             await self._trigger_many(process, durably)
+        elif kind == "chase":
+            await self._chase(process, durably)
         elif kind == "visit":
             await Visitor(self, process, durably).visit()
         elif kind == "limit":
             key, limit = self.chance.choice(("red", "blue")), self.chance.choice((1, 2, 3))
             await self._call(process, kind, None, lambda: durably.set_limit(key, limit), key=key, limit=limit)
         elif self.known:
+            await self._do_to_some_run(kind, process, durably)
+
+    async def _chase(self, process: Process, durably: SimulatedDurably) -> None:
+        """Trigger something that takes long, and cancel it a moment later."""
+        act = Act(self.chance.choice(("rest", "work")), self.chance.choice((2.5, 7.0)))
+        plan, job, count = Plan(self._tag(), [act]), self.some_job(), len(self.known)
+        await self._call(process, "trigger", None, lambda: durably.trigger(job, plan), tag=plan.tag)
+        if len(self.known) > count:
+            run = self.known[-1]
+            await pause(self.chance.uniform(0.1, 0.8))
+            await self._act("cancel", process, durably, run)
+
+    async def _do_to_some_run(self, kind: str, process: Process, durably: SimulatedDurably) -> None:
+        if kind == "duel":
+            run = self.chance.choice(self.known)
+            await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
+        else:
             recent = self.known if kind == "again" else self.known[-4:]
             await self._act(kind, process, durably, self.chance.choice(recent))
 

@@ -70,7 +70,21 @@ def test_another_process_sees_the_same_trace() -> None:
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_planted_bugs_are_found(bug: Bug) -> None:
     with bug.plant():
-        assert any(judge(seed).findings for seed in (bug.seed, *range(SEEDS)))
+        assert any(bug.is_found(judge(seed).findings) for seed in (bug.seed, *range(SEEDS)))
+
+
+def test_a_bug_is_planted_against_each_guarantee() -> None:
+    """G14 is about cost, which has no seed."""
+    assert {f"G{number}" for number in range(1, 14)} - {bug.breaks for bug in BUGS} == set()
+    assert len({bug.name for bug in BUGS}) == len(BUGS)
+
+
+def test_a_bug_whose_sql_does_not_run_is_not_taken_for_found() -> None:
+    bug = Bug("nonsense", "G7", sql("admit", (r"ORDER BY", "ODER VON")), 0)
+    with bug.plant():
+        findings = judge(bug.seed).findings
+    assert findings
+    assert not bug.is_found(findings)
 
 
 def test_a_planted_bug_that_hits_nothing_says_so() -> None:

@@ -61,4 +61,5 @@ def test_the_page_on_reliability_names_tests_and_planted_mistakes_that_are_there
         named = set(re.findall(r"\*([^*]+)\*", mistakes))
         assert named, f"G{number}"
         assert named <= known, f"G{number}: {named - known}"
+        assert {bug.name for bug in BUGS if bug.breaks == f"G{number}"} <= named, f"G{number}"
     assert f"{len(BUGS)} planted bugs" in text
