@@ -81,7 +81,8 @@ def test_parts_of_any_width_share_a_statement(calls: Calls) -> None:
     calls.raw.execute(text, values)
     both = (1_000_000, "m")
     assert saved(calls) == [("a", *both), ("b", *both), *((name, None, None) for name in "cde")]
-    assert calls.found(7) == [{"name": "a", "n": 1}]
+    [row] = calls.found(7)
+    assert (row["name"], row["n"]) == ("a", 1)
 
 
 def test_a_time_that_is_not_there_stays_away(calls: Calls) -> None:
