@@ -71,7 +71,7 @@ class Settings:
         for name in ("max_concurrent_runs", "max_crashes", "max_value_bytes"):
             value: object = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
-                raise ValidationError(name, f"{value!r} must be a whole number from 1 to {MAX_COUNT}")
+                raise ValidationError(name, f"{value!r} must be a whole number, at least 1 and at most {MAX_COUNT}")
         if not _is_bool(self.preserve_steps):
             raise ValidationError("preserve_steps", f"{self.preserve_steps!r} must be True or False")
 
