@@ -104,8 +104,10 @@ class Clients:
 
     async def _chase(self, process: Process, durably: SimulatedDurably) -> None:
         """Trigger something that takes long, and cancel it a moment later."""
-        act = Act(self.chance.choice(("rest", "work")), self.chance.choice((2.5, 7.0)))
-        plan, job, count = Plan(self._tag(), [act]), self.some_job(), len(self.known)
+        kind, seconds = self.chance.choice((("rest", 7.0), ("rest", 2.5), ("work", 2.5)))
+        acts = [Act(kind, seconds), Act("work", 0.15)]
+        job = blocking if self.profile.has_threads else scripted
+        plan, count = Plan(self._tag(), acts), len(self.known)
         await self._call(process, "trigger", None, lambda: durably.trigger(job, plan), tag=plan.tag)
         if len(self.known) > count:
             run = self.known[-1]
