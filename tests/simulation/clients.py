@@ -115,12 +115,13 @@ class Clients:
             await self._act("cancel", process, durably, run)
 
     async def _do_to_some_run(self, kind: str, process: Process, durably: SimulatedDurably) -> None:
+        over = {effect.run for effect in self.history.effects if effect.kind in {"end", "raise"}}
+        ended = [run for run in self.known if run in over] or self.known
         if kind == "duel":
-            run = self.chance.choice(self.known)
+            run = self.chance.choice(ended)
             await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
         else:
-            recent = self.known if kind == "again" else self.known[-4:]
-            await self._act(kind, process, durably, self.chance.choice(recent))
+            await self._act(kind, process, durably, self.chance.choice(ended if kind == "again" else self.known[-4:]))
 
     async def _act(self, kind: str, process: Process, durably: SimulatedDurably, run: str) -> None:
         calls: dict[str, Callable[[], Awaitable[object]]] = {
