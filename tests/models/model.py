@@ -190,6 +190,8 @@ class Model:
         self._enqueue(items)
         early = [self._became(item) for item in items]
         yield NO_KEYS
+        if all(item.is_plain for item in items):
+            return early  # they are not read back: what else the transaction does to them is not told
         return [self._later(item, one) for item, one in zip(items, early, strict=True)]
 
     def retrigger(self, new: NewRun, steps: Sequence[StepRecord]) -> Transaction[Enqueued]:
@@ -527,8 +529,9 @@ class Model:
 
     def purge_runs(self, *, older_than: timedelta, status: RunStatus, limit: int) -> Transaction[int]:
         yield NO_KEYS
-        ended = [(run.completed_at, run.id) for run in self.runs.values() if run.status is status and not run.slot]
-        old = [id for at, id in sorted(ended, key=str) if at is not None and at < self.now - older_than][:limit]
+        ended = [run for run in self.runs.values() if run.status is status and not run.slot]
+        ages = sorted((run.completed_at, run.id) for run in ended if run.completed_at is not None)
+        old = [id for at, id in ages if at < self.now - older_than][:limit]
         for id in old:
             self._delete(self.runs[id])
         yield NO_KEYS
@@ -566,7 +569,7 @@ class Model:
 
     def release_due(self, limit: int) -> Transaction[Due]:
         yield NO_KEYS
-        due = sorted(self._due(), key=lambda run: (str(run.available_at), run.id))
+        due = sorted(self._due(), key=lambda run: (run.available_at or EPOCH, run.id))
         released = [run for run in due if run.concurrency_key is None][:limit]
         for run in released:
             run.hold = None

@@ -104,8 +104,10 @@ class Clients:
 
     async def _chase(self, process: Process, durably: SimulatedDurably) -> None:
         """Trigger something that takes long, and cancel it a moment later."""
-        act = Act(self.chance.choice(("rest", "work")), self.chance.choice((2.5, 7.0)))
-        plan, job, count = Plan(self._tag(), [act]), self.some_job(), len(self.known)
+        kind, seconds = self.chance.choice((("rest", 7.0), ("rest", 2.5), ("work", 2.5)))
+        acts = [Act(kind, seconds), Act("work", 0.15)]
+        job = blocking if self.profile.has_threads else scripted
+        plan, count = Plan(self._tag(), acts), len(self.known)
         await self._call(process, "trigger", None, lambda: durably.trigger(job, plan), tag=plan.tag)
         if len(self.known) > count:
             run = self.known[-1]
@@ -113,12 +115,13 @@ class Clients:
             await self._act("cancel", process, durably, run)
 
     async def _do_to_some_run(self, kind: str, process: Process, durably: SimulatedDurably) -> None:
+        over = {effect.run for effect in self.history.effects if effect.kind in {"end", "raise"}}
+        ended = [run for run in self.known if run in over] or self.known
         if kind == "duel":
-            run = self.chance.choice(self.known)
+            run = self.chance.choice(ended)
             await asyncio.gather(*(self._act(one, process, durably, run) for one in ("again", "delete")))
         else:
-            recent = self.known if kind == "again" else self.known[-4:]
-            await self._act(kind, process, durably, self.chance.choice(recent))
+            await self._act(kind, process, durably, self.chance.choice(ended if kind == "again" else self.known[-4:]))
 
     async def _act(self, kind: str, process: Process, durably: SimulatedDurably, run: str) -> None:
         calls: dict[str, Callable[[], Awaitable[object]]] = {
