@@ -50,8 +50,8 @@ def nameless_ignores(source: str) -> Iterator[str]:
             yield f"{token.start[0]}: {token.string}: name the rule that is ignored"
 
 
-def findings(check: Check, folders: tuple[str, ...]) -> list[str]:
-    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+def findings(check: Check, folders: tuple[str, ...], suffix: str = ".py") -> list[str]:
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob(f"*{suffix}"))]
     assert files
     return [f"{path.relative_to(ROOT)}:{found}" for path in files for found in check(path.read_text("utf-8"))]
 
@@ -67,6 +67,10 @@ def findings(check: Check, folders: tuple[str, ...]) -> list[str]:
 )
 def test_the_code_keeps_to(check: Check, folders: tuple[str, ...]) -> None:
     assert findings(check, folders) == []
+
+
+def test_sql_is_kept_in_small_files() -> None:
+    assert findings(long_file, ("src",), ".sql") == []
 
 
 LONG_FUNCTION = "async def f():\n" + "    pass\n" * MAX_FUNCTION

@@ -276,7 +276,7 @@ async def test_every_column_that_a_statement_returns_is_decoded(store: Store) ->
 def test_every_field_of_a_record_has_a_column() -> None:
     renamed = {"input_json": "input", "output_json": "output", "data_json": "data", "payload_json": "payload"}
     made_up = {"cursor"}
-    fragments = (SQL / "sqlite.sql").read_text("utf-8") + (SQL / "common.sql").read_text("utf-8")
+    fragments = "".join(path.read_text("utf-8") for path in sorted((SQL / "sqlite").glob("*.sql")))
     for record in (StoredRun, StepRecord, LogLine, Event):
         for each in fields(record):
             column = renamed.get(each.name, each.name)

@@ -1,4 +1,4 @@
-"""The named SQL of one dialect, read from `sql/*.sql`.
+"""The named SQL of one dialect, read from `sql/common/*.sql` and, say, `sql/sqlite/*.sql`: one file per theme.
 
 A file is a list of blocks, `-- name: claim` and a line of purpose, then statements separated by `;`. A `-- fragment: x`
 is text for `{x}`. Tables are `{runs}` and so on. Nothing here is made from values: those are always parameters.
@@ -12,7 +12,7 @@ out the lines between the two. Such a part may hold others, and may name several
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -50,12 +50,17 @@ def load(dialect: str, prefix: str) -> Catalogue:
     """All blocks of a dialect, with `prefix` before the table names. A dialect's block wins over a common one."""
     names: dict[str, str] = {}
     fragments = {table: prefix + table for table in TABLES}
-    for file in ("common", "overview", dialect, *(f"{dialect}_{part}" for part in ("inside", "care", "overview"))):
-        text = files("durably.store").joinpath("sql", f"{file}.sql").read_text(encoding="utf-8")
+    for text in (*_texts("common"), *_texts(dialect)):
         parts = _HEAD.split(text)[1:]
         for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             (names if kind == "name" else fragments)[name] = body.strip()
     return {name: _statements(_fill(body, fragments)) for name, body in names.items()}
+
+
+def _texts(folder: str) -> Iterator[str]:
+    for file in sorted(files("durably.store").joinpath("sql", folder).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".sql"):
+            yield file.read_text(encoding="utf-8")
 
 
 def conditions(sql: Sql) -> frozenset[str]:

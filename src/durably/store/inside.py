@@ -1,4 +1,4 @@
-"""What is done in a transaction of the user's, as operations. Their statements are those of `sql/inside_*.sql`.
+"""What is done in a transaction of the user's, as operations. Their statements are those of `sql/*/inside.sql`.
 
 Each statement gives one JSON text, so that it does not matter how the user's connection decodes rows. No key's row is
 touched: the user may keep the transaction open, and whole lanes of workers would wait behind it.

@@ -1,4 +1,4 @@
--- What watchers of runs ask, in both dialects; what differs is in sqlite_overview.sql and postgres_overview.sql.
+-- What watchers of runs ask, in both dialects; what differs is beside each of them.
 
 -- name: run_snapshot
 -- One run, with the number of its last event.
