@@ -59,7 +59,7 @@ def findings(check: Check, folders: tuple[str, ...], suffix: str = ".py") -> lis
 @pytest.mark.parametrize(
     ("check", "folders"),
     [
-        pytest.param(long_file, SOURCE, id="files"),
+        pytest.param(long_file, ALL_CODE, id="files"),
         pytest.param(long_functions, SOURCE, id="functions"),
         pytest.param(sleeps, ("tests",), id="sleeps"),
         pytest.param(nameless_ignores, ALL_CODE, id="ignores"),

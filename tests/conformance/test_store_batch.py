@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from durably.errors import DatabaseUnavailable, UsageError
-from durably.model import Change, Disposition, EventType, NewRun, RunFilter, RunStatus, StepStatus, StoredRun, Verdict
-from durably.store import actions, keys, leases, runs, steps
-from durably.store.engine import Channel, Engine
-from durably.store.migrate import Mode
-from durably.store.operation import Lane, Operation, Rows, Statement, Wake, Write
+from durably.model import Disposition, EventType, NewRun, RunFilter, StepStatus, Verdict
+from durably.store import leases, runs, steps
+from durably.store.engine import Channel
+from durably.store.operation import Lane, Operation, Statement
 from durably.store.postgres_connect import connect
 from durably.store.url import DatabaseUrl
 from tests.support.store import (
@@ -25,73 +23,12 @@ from tests.support.store import (
     a_failed_step,
     a_step,
     a_write,
-    an_end,
     an_event,
     ids,
     inner_engine,
     private,
 )
-
-
-@dataclass
-class Wrapped:
-    """An engine that counts transactions, and fails before or after those that a test picks."""
-
-    inner: Engine
-    counted: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
-    fail_before: Callable[[tuple[str, ...]], bool] = lambda _: False
-    fail_after: Callable[[tuple[str, ...]], bool] = lambda _: False
-
-    def __post_init__(self) -> None:
-        self.is_shared = self.inner.is_shared
-        self.is_parallel = self.inner.is_parallel
-
-    async def open(self, mode: Mode) -> None:
-        await self.inner.open(mode)
-
-    async def close(self) -> None:
-        await self.inner.close()
-
-    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
-        names = tuple(statement.name for statement in statements)
-        self.counted.append(names)
-        if self.fail_before(names):
-            raise DatabaseUnavailable("lost before")
-        rows = await self.inner.transact(statements, channel, readonly=readonly)
-        if self.fail_after(names):
-            raise DatabaseUnavailable("lost after the commit")
-        return rows
-
-    def twin(self) -> Engine:
-        return self.inner.twin()
-
-    def listen(self, callback: Callable[[Wake], None]) -> None:
-        self.inner.listen(callback)
-
-    def notify(self, wake: Wake) -> None:
-        self.inner.notify(wake)
-
-
-def once(name: str) -> Callable[[tuple[str, ...]], bool]:
-    """True for the first transaction that holds a statement of this name."""
-    left = [name]
-
-    def pick(names: tuple[str, ...]) -> bool:
-        return bool(left) and left[0] in names and bool(left.pop())
-
-    return pick
-
-
-async def wrapped(store: Store) -> Wrapped:
-    """Put a wrapped engine under the store's database."""
-    engines: list[Wrapped] = []
-
-    def wrap(engine: Engine) -> Engine:
-        engines.append(Wrapped(engine))
-        return engines[0]
-
-    store.database = await store.through(wrap)
-    return engines[0]
+from tests.support.wrapped import wrapped
 
 
 async def test_many_triggers_at_once_are_few_transactions(store: Store) -> None:
@@ -216,87 +153,6 @@ async def test_a_bad_operation_leaves_the_writes_beside_it_alone(store: Store) -
     assert await store.value("SELECT count(*) FROM {runs}") == 1
 
 
-# --- doubt ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("moment", ["fail_before", "fail_after"])
-async def test_a_trigger_whose_connection_is_lost_is_stored_once(store: Store, moment: str) -> None:
-    engine = await wrapped(store)
-    setattr(engine, moment, once("insert_runs"))
-    enqueued = await store.enqueue_batch(store.new(), store.new(concurrency_key="k"), store.new(idempotency_key="i"))
-    assert {item.disposition for item in enqueued} == {Disposition.CREATED}
-    assert [await store.event_types(item.run) for item in enqueued] == [["run:trigger"]] * 3
-    assert await store.database.read(keys.find_drift()) == []
-
-
-@pytest.mark.parametrize("moment", ["fail_before", "fail_after"])
-async def test_writes_whose_connection_is_lost_are_stored_once(store: Store, moment: str) -> None:
-    engine = await wrapped(store)
-    run, other = await store.leased(concurrency_key="k"), await store.leased()
-    setattr(engine, moment, once("write_runs"))
-    writes = (a_checkpoint(run, 1, "a", 0), a_checkpoint(other, 1), a_checkpoint(run, 2, "b", 1))
-    assert await asyncio.gather(*(store.store(write) for write in writes)) == [Verdict.STORED] * 3
-    assert [step.name for step in await store.steps(run)] == ["a", "b"]
-    assert (await store.get(run)).completed_steps == 2
-    assert (await store.event_types(run)).count("step:complete") == 2
-
-
-@pytest.mark.parametrize("moment", ["fail_before", "fail_after"])
-async def test_an_end_whose_connection_is_lost_happens_once(store: Store, moment: str) -> None:
-    engine = await wrapped(store)
-    run = await store.leased(concurrency_key="k")
-    waiting = [await store.trigger(concurrency_key="k") for _ in range(2)]
-    setattr(engine, moment, once("write_runs"))
-    assert await store.store(an_end(run)) is Verdict.STORED
-    assert [(await store.get(each)).hold is None for each in waiting] == [True, False]
-    assert await store.event_types(run) == ["run:trigger", "run:leased", "run:complete"]
-
-
-@pytest.mark.parametrize(
-    ("write", "ends_as"), [(actions.cancel, "cancelled"), (actions.resume, "pending"), (actions.delete, None)]
-)
-async def test_an_action_whose_connection_is_lost_is_done_once(
-    store: Store, write: Write[Change, Any], ends_as: str | None
-) -> None:
-    engine = await wrapped(store)
-    run = await store.leased()
-    if write is not actions.cancel:
-        await store.store(an_end(run, RunStatus.FAILED))
-    engine.fail_after = once(f"{write.name}_runs")
-    changed = await store.change(write, run)
-    assert changed.done
-    found = await store.database.read(runs.get_run(run.id))
-    assert (found and found.status.value) == ends_as
-    assert len(set(await store.event_types(run))) == len(await store.event_types(run))
-
-
-async def test_a_claim_whose_connection_is_lost_leases_nothing_twice(store: Store) -> None:
-    engine = await wrapped(store)
-    for _ in range(4):
-        await store.trigger()
-    engine.fail_after = once("claim")
-    token = store.environment.new_id()
-    operation = leases.claim(["job"], limit=2, owner="me", token=token, lease=LEASE)
-    got: list[StoredRun] = []
-    try:
-        got = await store.database.run(operation, lane=Lane.FAST)
-    except DatabaseUnavailable:
-        got = await store.database.run(leases.claimed(["job"], token=token))
-    assert len(got) == 2
-    assert len(await store.claim()) == 2
-
-
-async def test_a_database_that_stays_away_is_unavailable_after_the_timeout(store: Store) -> None:
-    engine = await wrapped(store)
-    engine.fail_before = lambda _: True
-    with pytest.raises(DatabaseUnavailable):
-        await store.database.submit(runs.enqueue, store.new(), timeout=0.05)
-    with pytest.raises(DatabaseUnavailable):
-        await store.database.read(runs.list_runs(RunFilter()), timeout=0.05)
-    engine.fail_before = lambda _: False
-    assert (await store.enqueue()).disposition is Disposition.CREATED
-
-
 async def test_a_write_that_its_caller_gave_up_is_not_stored_later(store: Store) -> None:
     engine = await wrapped(store)
     run = await store.leased()
@@ -353,69 +209,6 @@ async def test_a_connection_that_is_made_during_a_close_is_closed(
     with pytest.raises(DatabaseUnavailable):
         await look
     assert connection.is_closed()
-
-
-# --- lost connections for real ----------------------------------------------------------------------
-
-TERMINATE = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-)
-
-
-@pytest.mark.parametrize("store_kind", ["postgres"], indirect=True)
-async def test_killed_connections_are_replaced(store: Store) -> None:
-    run = await store.leased()
-    for number in range(1, 4):
-        await store.sql(TERMINATE)
-        step = a_checkpoint(run, number, f"s{number}", number)
-        results = await asyncio.gather(
-            store.store(step), store.trigger(concurrency_key="k"), store.database.read(runs.get_run(run.id))
-        )
-        assert results[0] is Verdict.STORED
-    assert len(await store.steps(run)) == 3
-    assert await store.is_sound()
-
-
-@pytest.mark.parametrize("store_kind", ["postgres"], indirect=True)
-async def test_connections_killed_under_load_lose_and_repeat_nothing(store: Store) -> None:
-    news = [store.new(concurrency_key=f"k{place % 5}") for place in range(300)]
-
-    async def trigger(new: NewRun) -> Any:
-        return await store.database.submit(runs.enqueue, new, timeout=30)
-
-    tasks: list[asyncio.Task[Any]] = []
-    for place, new in enumerate(news):
-        tasks.append(asyncio.create_task(trigger(new)))
-        if place % 60 == 0:
-            await store.sql(TERMINATE)
-    assert {(await task).disposition for task in tasks} == {Disposition.CREATED}
-    assert await store.value("SELECT count(*) FROM {runs}") == 300
-    assert await store.value("SELECT count(*) FROM {events}") == 300
-    assert await store.is_sound()
-
-
-@pytest.mark.parametrize("store_kind", ["postgres"], indirect=True)
-async def test_a_connection_killed_in_the_middle_of_the_commit_is_replaced(store: Store) -> None:
-    await store.sql("CREATE SEQUENCE durably.kills")
-    await store.sql(
-        "CREATE FUNCTION durably.kill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " IF nextval('durably.kills') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;"
-        " RETURN NULL; END $$"
-    )
-    await store.sql(
-        "CREATE CONSTRAINT TRIGGER kill AFTER INSERT ON durably.events DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION durably.kill()"
-    )
-    try:
-        enqueued = await store.enqueue_batch(store.new(), store.new(concurrency_key="k"))
-        kills = await store.value("SELECT last_value FROM durably.kills")
-    finally:
-        await store.sql("DROP FUNCTION durably.kill() CASCADE")
-        await store.sql("DROP SEQUENCE durably.kills")
-    assert kills == 3
-    assert {item.disposition for item in enqueued} == {Disposition.CREATED}
-    assert await store.value("SELECT count(*) FROM {events}") == 2
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)

@@ -33,3 +33,10 @@ async def served(durably: Durably) -> AsyncIterator[Site]:
     """Give a server without auth, and without a worker."""
     async with site(durably, jobs=JOBS) as opened:
         yield opened
+
+
+@pytest.fixture
+async def exact(durably: Durably) -> AsyncIterator[Site]:
+    """Give a server that thins nothing out."""
+    async with site(durably, jobs=JOBS, sse_throttle=0) as opened:
+        yield opened

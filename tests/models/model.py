@@ -8,10 +8,9 @@ several in one transaction. It is written for reading, not for speed, and knows 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
 
 from durably.model import (
     Change,
@@ -21,168 +20,22 @@ from durably.model import (
     Enqueued,
     EventType,
     Hold,
-    Labels,
-    Lease,
-    LeaseState,
     LogLine,
     NewRun,
     Outlook,
-    Progress,
-    RunError,
     RunFilter,
     RunStatus,
-    RunWrite,
     StepRecord,
-    StepStatus,
     StoredRun,
-    Verdict,
 )
 from durably.rules.event_ids import row_of
 from durably.store.rows import EPOCH, micros_of_time
 from durably.store.runs import PRIORITY_US
-
-T = TypeVar("T")
-
-Transaction: TypeAlias = Generator[Iterable[str], None, T]
-NO_KEYS: tuple[str, ...] = ()
-LIVING = (RunStatus.PENDING, RunStatus.LEASED)
+from tests.models.leases import Leases
+from tests.models.tables import LIVING, NO_KEYS, Row, Transaction, served, with_fields
 
 
-@dataclass(slots=True, kw_only=True)
-class Row:
-    """A run: what `StoredRun` shows, and what it does not."""
-
-    id: str
-    job: str
-    input_json: str
-    priority: int
-    idempotency_key: str | None
-    concurrency_key: str | None
-    labels: Labels
-    available_at: datetime | None
-    created_at: datetime
-    hold: Hold | None
-    rank: int
-    digest: str | None
-    status: RunStatus = RunStatus.PENDING
-    generation: int = 0
-    attempt: int = 0
-    crashes: int = 0
-    output_json: str | None = None
-    error: RunError | None = None
-    progress: Progress | None = None
-    next_step: int = 0
-    completed_steps: int = 0
-    lease_owner: str | None = None
-    lease_expires_at: datetime | None = None
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
-    slot: bool = False
-    writes: int = 0
-    seq: int = 0
-    token: str | None = None
-    request: str | None = None
-    replaced_by: str | None = None
-    steps: dict[str, StepRecord] = field(default_factory=dict[str, StepRecord])
-    logs: list[LogLine] = field(default_factory=list[LogLine])
-
-    @property
-    def stored(self) -> StoredRun:
-        return StoredRun(**{one.name: getattr(self, one.name) for one in fields(StoredRun)})
-
-    @property
-    def is_claimable(self) -> bool:
-        return self.status is RunStatus.PENDING and self.hold is None
-
-    def copy(self) -> Row:
-        return replace(self, steps=dict(self.steps), logs=list(self.logs))
-
-    def holds(self, lease: Lease) -> bool:
-        return self.status is RunStatus.LEASED and self.generation == lease.generation
-
-    def has_expired(self, now: datetime) -> bool:
-        return self.status is RunStatus.LEASED and self.lease_expires_at is not None and self.lease_expires_at <= now
-
-
-@dataclass(slots=True)
-class Key:
-    limit: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """An event, its payload as far as it is its own."""
-
-    run_id: str
-    seq: int
-    type: EventType
-    job: str
-    labels: Labels
-    step: str | None
-    position: int | None
-    payload: Any
-    created_at: datetime
-
-
-class Model:
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.runs: dict[str, Row] = {}
-        self.keys: dict[str, Key] = {}
-        self.events: list[tuple[int, Told]] = []
-        """With their ids, which the store gives."""
-        self.fresh: list[Told] = []
-        """Those of the last transaction."""
-
-    def apply(self, *transactions: Transaction[Any]) -> list[Any]:
-        """Run operations in one transaction."""
-        self.fresh = []
-        locked = {key for one in transactions for key in next(one)}
-        for key in locked:
-            self.keys.setdefault(key, Key())
-        for one in transactions:
-            next(one)
-        self._admit(locked)
-        return [_result(one) for one in transactions]
-
-    # --- what holds at all times ------------------------------------------------------------------------
-
-    def active(self, key: str) -> int:
-        return sum(run.slot for run in self.runs.values() if run.concurrency_key == key)
-
-    def waiting(self, key: str) -> list[Row]:
-        return served(run for run in self.runs.values() if run.concurrency_key == key and run.hold is Hold.KEY)
-
-    def payload(self, told: Told) -> Any:
-        """What a reader gets: some events only refer to what is stored elsewhere."""
-        run = self.runs.get(told.run_id)
-        if run is not None:
-            match told.type:
-                case EventType.RUN_COMPLETE if run.output_json is not None:
-                    return {"output": json.loads(run.output_json)}
-                case EventType.STEP_COMPLETE if told.step in run.steps:
-                    step = run.steps[told.step]
-                    took = (step.completed_at - step.started_at) / timedelta(milliseconds=1)
-                    return {"output": json.loads(step.output_json or "null"), "durationMs": took}
-                case EventType.LOG_WRITE:
-                    line = next(line for line in run.logs if line.seq == told.seq)
-                    data = {} if line.data_json is None else {"data": json.loads(line.data_json)}
-                    return {"level": line.level, "message": line.message, **data}
-                case _:
-                    pass
-        return told.payload
-
-    def _tell(self, run: Row, kind: EventType, payload: Any = None, **others: Any) -> None:
-        run.seq += 1
-        rest: dict[str, Any] = {"step": None, "position": None, "created_at": self.now} | others
-        told = Told(run_id=run.id, seq=run.seq, type=kind, job=run.job, labels=run.labels, payload=payload, **rest)
-        self.fresh.append(told)
-
-    def _admit(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            for run in self.waiting(key)[: max(self.keys[key].limit - self.active(key), 0)]:
-                run.hold, run.slot = None, True
-
+class Model(Leases):
     # --- enqueue ----------------------------------------------------------------------------------------
 
     def enqueue(self, items: Sequence[NewRun]) -> Transaction[list[Enqueued]]:
@@ -307,174 +160,6 @@ class Model:
                 run.steps[step.name] = with_fields(step, run_id=run.id, generation=0, error=None)
                 run.completed_steps = len(run.steps)
                 run.next_step = max(run.next_step, step.position + 1)
-
-    # --- leases -----------------------------------------------------------------------------------------
-
-    def claim(
-        self, jobs: Sequence[str], *, limit: int, owner: str, token: str, lease: timedelta, floor: int
-    ) -> Transaction[list[StoredRun]]:
-        yield NO_KEYS
-        found = [run for run in self.runs.values() if run.job in jobs and run.is_claimable and run.rank >= floor]
-        claimed = [self._lease(run, owner, token, lease) for run in served(found)[:limit]]
-        yield NO_KEYS
-        return claimed
-
-    def claim_expired(
-        self,
-        jobs: Sequence[str],
-        *,
-        limit: int,
-        owner: str,
-        token: str,
-        lease: timedelta,
-        max_crashes: int,
-        held: Sequence[str],
-    ) -> Transaction[list[StoredRun]]:
-        yield NO_KEYS
-        found = [run for run in self._expired(jobs) if run.crashes + 1 < max_crashes and run.id not in held]
-        for run in (chosen := served(found)[:limit]):
-            run.crashes += 1
-        claimed = [self._lease(run, owner, token, lease) for run in chosen]
-        yield NO_KEYS
-        return claimed
-
-    def _expired(self, jobs: Sequence[str]) -> list[Row]:
-        return [run for run in self.runs.values() if run.job in jobs and run.has_expired(self.now)]
-
-    def _lease(self, run: Row, owner: str, token: str, lease: timedelta) -> StoredRun:
-        run.status, run.token, run.lease_owner = RunStatus.LEASED, token, owner
-        run.generation, run.attempt, run.writes = run.generation + 1, run.attempt + 1, 0
-        run.lease_expires_at, run.started_at = self.now + lease, run.started_at or self.now
-        payload = {"owner": owner, "generation": run.generation, "attempt": run.attempt}
-        self._tell(run, EventType.RUN_LEASED, payload | {"leaseMs": lease // timedelta(milliseconds=1)})
-        return run.stored
-
-    def claimed(self, jobs: Sequence[str], *, token: str) -> Transaction[list[StoredRun]]:
-        yield NO_KEYS
-        yield NO_KEYS
-        found = [run for run in self.runs.values() if run.job in jobs and run.token == token]
-        return [run.stored for run in served(found) if run.status is RunStatus.LEASED]
-
-    def crashed(self, jobs: Sequence[str], *, max_crashes: int, limit: int) -> Transaction[list[StoredRun]]:
-        yield NO_KEYS
-        yield NO_KEYS
-        found = [run for run in self._expired(jobs) if run.crashes + 1 >= max_crashes]
-        return [run.stored for run in served(found)[:limit]]
-
-    def fail_crashed(self, runs: Sequence[StoredRun], *, max_crashes: int) -> Transaction[list[StoredRun]]:
-        yield {run.concurrency_key for run in runs if run.concurrency_key is not None}
-        message = f"the lease ran out {max_crashes} times without a new checkpoint: the run keeps killing its process"
-        failed: list[Row] = []
-        for seen in runs:
-            run = self.runs.get(seen.id)
-            if run is not None and run.generation == seen.generation and run.has_expired(self.now):
-                run.crashes, run.error = run.crashes + 1, RunError(type="WorkerCrashed", message=message)
-                self._end(run, RunStatus.FAILED)
-                self._tell(run, EventType.RUN_FAIL, {"error": {"type": "WorkerCrashed", "message": message}})
-                failed.append(run)
-        yield NO_KEYS
-        return [run.stored for run in served(failed)]
-
-    def renew(self, leases: Sequence[Lease], *, lease: timedelta) -> Transaction[list[LeaseState]]:
-        yield NO_KEYS
-        for one in leases:
-            run = self.runs.get(one.run_id)
-            if run is not None and run.holds(one):
-                run.lease_expires_at = self.now + lease
-        yield NO_KEYS
-        return [self._state(one, LeaseState.RENEWED) for one in leases]
-
-    def lapsed(self, leases: Sequence[Lease]) -> Transaction[dict[Lease, LeaseState]]:
-        yield NO_KEYS
-        yield NO_KEYS
-        return {one: self._state(one, LeaseState.BUSY) for one in leases if not self._is_in_force(one)}
-
-    def _is_in_force(self, lease: Lease) -> bool:
-        run = self.runs.get(lease.run_id)
-        return run is not None and run.holds(lease) and not run.has_expired(self.now)
-
-    def _state(self, lease: Lease, if_held: LeaseState) -> LeaseState:
-        run = self.runs.get(lease.run_id)
-        if run is None or run.generation != lease.generation:
-            return LeaseState.LOST
-        states = {RunStatus.LEASED: if_held, RunStatus.CANCELLED: LeaseState.CANCELLED}
-        return states.get(run.status, LeaseState.LOST)
-
-    def _end(self, run: Row, status: RunStatus) -> None:
-        """The run leaves its lease; a terminal one leaves its slot too."""
-        run.status, run.lease_owner, run.lease_expires_at = status, None, None
-        if status.is_terminal:
-            run.hold, run.slot, run.completed_at = None, False, self.now
-
-    # --- what a lease holder writes ---------------------------------------------------------------------
-
-    def write(self, items: Sequence[RunWrite]) -> Transaction[list[Verdict]]:
-        yield {item.concurrency_key for item in items if item.concurrency_key and ends(item)}
-        last = {item.lease.run_id: item for item in items}
-        accepted = {id for id, item in last.items() if self._accepts(item)}
-        for item in items:
-            if item.lease.run_id in accepted:
-                self._write(self.runs[item.lease.run_id], item)
-        verdicts = [self._verdict(last[item.lease.run_id]) for item in items]
-        yield NO_KEYS
-        return verdicts
-
-    def _accepts(self, item: RunWrite) -> bool:
-        run = self.runs.get(item.lease.run_id)
-        return run is not None and run.holds(item.lease) and run.writes < item.number
-
-    def _verdict(self, item: RunWrite) -> Verdict:
-        """A number that is stored is stored, whatever became of the run since."""
-        run = self.runs.get(item.lease.run_id)
-        is_there = run is not None and run.generation == item.lease.generation and run.writes >= item.number
-        return Verdict.STORED if is_there else Verdict.REFUSED
-
-    def _write(self, run: Row, item: RunWrite) -> None:
-        run.writes, run.progress = item.number, item.progress or run.progress
-        for event in item.events:
-            payload = None if event.payload_json is None else json.loads(event.payload_json)
-            self._tell(run, event.type, payload, step=event.step, position=event.position, created_at=event.at)
-            if (log := event.log) is not None:
-                rest: dict[str, Any] = {"level": log.level, "message": log.message, "data_json": log.data_json}
-                run.logs.append(LogLine(run_id=run.id, seq=run.seq, step=event.step, created_at=event.at, **rest))
-        for step in item.steps:
-            self._store_step(run, step)
-        if item.ending is not None:
-            self._store_ending(run, item)
-
-    def _store_step(self, run: Row, step: StepRecord) -> None:
-        before = run.steps.get(step.name)
-        if before is None or before.status is not StepStatus.COMPLETED:
-            run.steps[step.name] = step
-        if step.status is StepStatus.COMPLETED:
-            run.completed_steps, run.crashes = run.completed_steps + 1, 0
-            run.next_step = step.position + 1
-
-    def _store_ending(self, run: Row, item: RunWrite) -> None:
-        ending = item.ending
-        assert ending is not None
-        self._end(run, ending.status)
-        run.output_json, run.error = ending.output_json, ending.error
-        if not ending.keep_steps:
-            run.steps.clear()
-        if ending.status is RunStatus.COMPLETED:
-            self._tell(run, EventType.RUN_COMPLETE)
-        elif ending.error is not None:
-            shown = {"type": ending.error.type, "message": ending.error.message, "step": ending.error.step}
-            self._tell(run, EventType.RUN_FAIL, {"error": shown})
-        else:
-            run.attempt -= 1
-            self._tell(run, EventType.RUN_RELEASE)
-
-    def cancel_step(self, lease: Lease, *, step: str, position: int, at: datetime) -> Transaction[None]:
-        yield NO_KEYS
-        run = self.runs.get(lease.run_id)
-        if run is not None and (run.generation, run.status) == (lease.generation, RunStatus.CANCELLED):
-            same = (run.id, EventType.STEP_CANCEL, step, at)
-            known = [(told.run_id, told.type, told.step, told.created_at) for _, told in self.events]
-            if same not in known:
-                self._tell(run, EventType.STEP_CANCEL, step=step, position=position, created_at=at)
-        yield NO_KEYS
 
     # --- what users do ----------------------------------------------------------------------------------
 
@@ -669,26 +354,3 @@ class Model:
     def load_logs(self, run_id: str, *, after_seq: int, limit: int) -> list[LogLine]:
         run = self.runs.get(run_id)
         return [] if run is None else [line for line in run.logs if line.seq > after_seq][:limit]
-
-
-def served(runs: Iterable[Row]) -> list[Row]:
-    """In the order in which runs are served."""
-    return sorted(runs, key=lambda run: (run.rank, run.id))
-
-
-def ends(item: RunWrite) -> bool:
-    return item.ending is not None and item.ending.status.is_terminal
-
-
-def with_fields(step: StepRecord, **changes: Any) -> StepRecord:
-    known: Mapping[str, Any] = {one.name: getattr(step, one.name) for one in fields(StepRecord)}
-    return StepRecord(**{**known, **changes})
-
-
-def _result(transaction: Transaction[T]) -> T:
-    try:
-        next(transaction)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    raise AssertionError("a transaction yields twice")

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from durably.model import EventType, ExpiredLeases, KeyLimit, RunFilter, RunStatus, WaitingJob
 from durably.rules.event_ids import row_of
 from durably.store.overview import Counts, Leaseholder, StoredSnapshot
-from tests.models.model import Model, Row, Told, served
+from tests.models.model import Model
+from tests.models.tables import Row, Told, served
 
 RECENT = 500
 """Rows of events among which workers are looked for."""

@@ -13,9 +13,10 @@ from durably.model import RunFilter, RunStatus
 from durably.store import care, inside, overview
 from durably.store.operation import Operation, Rows, combine
 from tests.models import watching
-from tests.models.machine import (
+from tests.models.machine import StoreMachine
+from tests.models.model import Model
+from tests.models.moves import (
     KEYS,
-    StoreMachine,
     a_while,
     expected_event,
     few,
@@ -25,7 +26,7 @@ from tests.models.machine import (
     told_one,
     ways,
 )
-from tests.models.model import LIVING, Model
+from tests.models.tables import LIVING
 
 filters = st.builds(
     RunFilter,

@@ -12,7 +12,8 @@ import pytest
 
 from durably.testing import Memory
 from tests.simulation.history import AUDIT
-from tests.simulation.planted import BUGS, Bug, sql
+from tests.simulation.planted import BUGS, Bug
+from tests.simulation.plants import sql
 from tests.simulation.verdict import judge, judge_many
 
 SEEDS = 500
