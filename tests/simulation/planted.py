@@ -125,7 +125,7 @@ BUGS = (
     Bug(
         "a completed run loses its output",
         "G12",
-        sql("write_runs", (r"output = :output, error = NULL", "error = NULL")),
+        sql("write_runs", (r"output = c\.output, error = NULL", "error = NULL")),
         2,
     ),
     Bug("an idempotency key is lost", "G2", sql("insert_runs", (r":idempotency_key", "NULL")), 2),
