@@ -126,6 +126,16 @@ async def test_what_is_there_already_is_done_otherwise_together_with_what_is_bes
     assert await store.event_types(became.run) == ["run:trigger"]
 
 
+async def test_what_was_collected_for_a_refused_transaction_is_not_there_for_the_next(store: Store) -> None:
+    engine = await wrapped(store)
+    known, news = store.new(), [store.new() for _ in range(150)]
+    await store.enqueue_batch(known)
+    await store.enqueue_batch(known, *news)
+    engine.counted.clear()
+    await store.enqueue_batch(*(store.new() for _ in range(150)))
+    assert engine.counted == [("insert_new_runs",)]
+
+
 async def test_a_step_that_has_a_row_is_stored_together_with_what_is_beside_it(store: Store) -> None:
     """Its holder does not say that the step failed before."""
     engine = await wrapped(store)

@@ -19,8 +19,8 @@ from durably.store import catalogue, leases, sqlite_calls, steps
 from durably.store.catalogue import fill_tables
 from durably.store.migrate import migrations
 from durably.store.operation import Batch, Lane, Operation, Statement, combine
-from durably.store.sqlite import Block, SqliteEngine
-from durably.store.sqlite_calls import Calls
+from durably.store.sqlite import SqliteEngine
+from durably.store.sqlite_calls import Block, Calls
 from durably.store.url import parse_url
 from tests.support.bulk import MANY, operations, statements
 from tests.support.store import LEASE, Store, a_checkpoint, an_end, inner_engine, private

@@ -11,7 +11,7 @@ import pytest
 from durably.store import sqlite_calls
 from durably.store.catalogue import Sql
 from durably.store.operation import Batch
-from durably.store.sqlite_calls import Calls, Part
+from durably.store.sqlite_calls import Block, Calls, Part
 
 AT = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 SAVE = Sql(
@@ -105,6 +105,80 @@ def test_rows_come_back_by_block(calls: Calls) -> None:
 def test_rows_that_fill_up_a_statement_call_nothing(calls: Calls, count: int) -> None:
     run(calls, Part(1, [SAVE], items()), items(*map(str, range(count))))
     assert len(saved(calls)) == count
+
+
+COLLECT = Sql(
+    "INSERT INTO durably_collected (job, id) VALUES (:made_at, :name)",
+    ("made_at", "name"),
+    None,
+    "items",
+    is_ahead=True,
+)
+
+
+def collected(calls: Calls, part: Part, *names: str) -> list[str]:
+    """Collect rows; returns what a later part finds."""
+    calls.learn([part])
+    rows = part.collects(part.calls(items(*names), scalar))
+    assert rows is not None
+    calls.collect([Block(parts=(part,), collected=[rows])])
+    found = calls.raw.execute("SELECT id, job FROM durably_collected WHERE id IS NOT NULL").fetchall()
+    assert {row[1] for row in found} == {1_000_000}
+    return [row[0] for row in found]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a row be many."""
+    monkeypatch.setattr(sqlite_calls, "_MANY", 1)
+
+
+def test_a_few_rows_are_collected_by_calls(calls: Calls) -> None:
+    part = Part(1, [COLLECT], items())
+    few = part.calls(items("a", "b"), scalar)
+    assert part.collects(few) is None
+    calls.learn([part])
+    [(text, values)] = calls.statements([few])
+    calls.raw.execute(text, values)
+    assert calls.raw.execute("SELECT id, job FROM durably_collected").fetchall() == [("a", 1_000_000), ("b", 1_000_000)]
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("count", [1, 9, 100])
+def test_what_is_collected_ahead_is_there_row_by_row(calls: Calls, count: int) -> None:
+    names = [str(number) for number in range(count)]
+    assert collected(calls, Part(1, [COLLECT], items()), *names) == names
+
+
+@pytest.mark.usefixtures("few")
+def test_what_was_collected_for_a_transaction_that_failed_is_dropped(calls: Calls) -> None:
+    part = Part(1, [COLLECT], items())
+    calls.drop_collected()
+    assert collected(calls, part, "a", "b") == ["a", "b"]
+    calls.drop_collected()
+    assert collected(calls, part, "c") == ["c"]
+
+
+@pytest.mark.usefixtures("few")
+def test_more_than_one_statement_can_hold_is_collected_by_several(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_calls, "_MOST_VALUES", 7)
+    assert collected(calls, Part(1, [COLLECT], items()), *"abcde") == [*"abcde"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INSERT INTO durably_runs (id) VALUES (:name)",
+        "INSERT INTO durably_collected (id, job) VALUES (:name, :mark)",
+        "DELETE FROM durably_collected WHERE id = :name",
+    ],
+)
+def test_nothing_but_rows_for_a_table_of_the_connections_own_is_done_ahead(text: str) -> None:
+    params = tuple(name for name in ("name", "mark") if f":{name}" in text)
+    with pytest.raises(ValueError, match="ahead"):
+        Part(1, [Sql(text, params, None, "items", is_ahead=True)], items())
 
 
 def test_many_batches_share_few_statements(calls: Calls) -> None:

@@ -6,7 +6,8 @@ is text for `{x}`. Tables are `{runs}` and so on. Nothing here is made from valu
 `-- if: steps` leaves a statement out when the batch `steps` is empty; together with an `-- end` further down it leaves
 out the lines between the two. Such a part may hold others, and may name several batches: `-- if: logs or events`.
 `-- each: steps` says that the statements from there to the next `-- each: x` or `-- once` are for one row of a batch;
-`-- once: steps` that they are run once, unless that batch is empty.
+`-- once: steps` that they are run once, unless that batch is empty. `-- ahead: steps` says of one INSERT into a
+temporary table that it may be done for all rows of the batch before the transaction begins.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PARAM = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _CONDITION = re.compile(r"-- if: (\w+)$", re.MULTILINE)
 _BEGIN = re.compile(r"^ *-- if: (\w+(?: or \w+)*)$", re.MULTILINE)
 _END = re.compile(r"^ *-- end$", re.MULTILINE)
-_EACH = re.compile(r"^-- (?:each: (\w+)|once(?:: (\w+))?)$", re.MULTILINE)
+_EACH = re.compile(r"^-- (?:(each|ahead): (\w+)|once(?:: (\w+))?)$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--(?! if: | end$).*\n?", re.MULTILINE)
 
 
@@ -40,6 +41,8 @@ class Sql:
     """The statement is left out when this batch is empty."""
     each: str | None = None
     """The statement is for one row of this batch, whose columns are among its parameters."""
+    is_ahead: bool = False
+    """It only collects these rows, where no other connection sees them."""
 
 
 Catalogue = Mapping[str, tuple[Sql, ...]]
@@ -107,16 +110,16 @@ def _fill(text: str, fragments: Mapping[str, str]) -> str:
 
 def _statements(body: str) -> tuple[Sql, ...]:
     statements: list[Sql] = []
-    each = once = ""
+    how = each = once = ""
     for part in re.split(r";\s*\n", body + "\n"):
         if marks := _EACH.findall(part):
-            each, once = marks[-1]
+            how, each, once = marks[-1]
         text, only_if = _COMMENT.sub("", part).strip(), once or None
         condition = _CONDITION.match(text)
         if condition and len(_BEGIN.findall(text)) > len(_END.findall(text)):  # no end: it is about all of it
             only_if, text = condition[1], text[condition.end() :].strip()
         if text:
-            statements.append(replace(_sql(text, only_if), each=each or None))
+            statements.append(replace(_sql(text, only_if), each=each or None, is_ahead=how == "ahead"))
     return tuple(statements)
 
 

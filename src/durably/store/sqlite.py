@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
 from durably.store.operation import Batch, Rows, Scalar, Statement, Wake
-from durably.store.sqlite_calls import Calls, Columns, Opened, Part, Parts, connect
+from durably.store.sqlite_calls import Block, Calls, Opened, Parts, connect
 from durably.store.url import DatabaseUrl
 
 if TYPE_CHECKING:
@@ -159,7 +158,12 @@ class SqliteEngine:
         parts = self._parts.of(statement.name, params)
         if parts is not None:
             made = [(part, calls) for part in parts if (calls := part.calls(params, scalar))]
-            return Block(tuple(part for part, _ in made), [calls for _, calls in made])
+            ahead = [part.collects(calls) for part, calls in made]
+            return Block(
+                parts=tuple(part for part, _ in made),
+                calls=[calls for (_, calls), collected in zip(made, ahead, strict=True) if collected is None],
+                collected=[collected for collected in ahead if collected is not None],
+            )
         batches = {name: value.rows for name, value in params.items() if isinstance(value, Batch)}
         filled = frozenset(name for name, found in batches.items() if found)
         texts = self._texts.get((statement.name, filled))
@@ -171,16 +175,6 @@ class SqliteEngine:
         bound = {name: scalar(name) for name in ("now", "block", *params)}
         bound.update({name: _encode(found) for name, found in batches.items()})
         return Block(texts=texts, params=bound)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A named block as a connection runs it: calls of its parts, or statements with parameters."""
-
-    parts: tuple[Part, ...] = ()
-    calls: Sequence[Columns] = ()
-    texts: tuple[str, ...] = ()
-    params: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def _exists(path: str) -> bool:
@@ -262,20 +256,21 @@ class _Connection:
         calls.forget()
         for block in plan:
             calls.learn(block.parts)
-        if not readonly and not any(block.texts for block in plan):
-            made = calls.statements([columns for block in plan for columns in block.calls])
-            if len(made) == 1:
-                raw.execute(*made[0])
-                return [calls.found(place) for place in range(len(plan))]
-        raw.execute("BEGIN" if readonly else "BEGIN IMMEDIATE")
+        made = calls.as_one(plan) if not readonly else None
         try:
-            results = [_run(raw, block, calls, place) for place, block in enumerate(plan)]
-            raw.execute("COMMIT")
+            if made is None:
+                raw.execute("BEGIN" if readonly else "BEGIN IMMEDIATE")
+                results = [_run(raw, block, calls, place) for place, block in enumerate(plan)]
+                raw.execute("COMMIT")
+                return results
+            calls.collect(plan)
+            raw.execute(*made)
+            return [calls.found(place) for place in range(len(plan))]
         except BaseException:
             if raw.in_transaction:
                 raw.execute("ROLLBACK")
+            calls.drop_collected()
             raise
-        return results
 
     def migrate(self, known: Sequence[Migration], mode: Mode, now: int) -> None:
         """Apply what is missing, in one transaction each, one process at a time.
@@ -351,6 +346,7 @@ def _tell(answer: asyncio.Future[list[Rows]], found: list[Rows], failed: BaseExc
 
 
 def _run(raw: sqlite3.Connection, block: Block, calls: Calls, place: int) -> Rows:
+    calls.collect([block])
     for statement in calls.statements(block.calls):
         raw.execute(*statement)
     found: Rows = ()

@@ -74,16 +74,18 @@ SELECT durably_rows(:block, 'id, hold, available_at, created_at', json_array(jso
 -- name: insert_new_runs
 -- Store items that say nothing but job and input. It fails as a whole when one of them was stored before. Returns when
 -- they were stored. They are collected first: to open all indexes of runs for each takes longer than to store it.
--- each: new_items
+-- ahead: new_items
 INSERT INTO durably_collected (id, job, input)
 VALUES (:id, :job, :input);
 -- once
 INSERT INTO {runs} (id, job, input, status, rank, seq, created_at)
 SELECT c.id, c.job, c.input, 'pending', :now, 1, :now
-FROM durably_collected c;
+FROM durably_collected c
+WHERE c.id IS NOT NULL;
 INSERT INTO {events} (run_id, seq, type, job, created_at)
 SELECT c.id, 1, 'run:trigger', c.job, :now
-FROM durably_collected c;
+FROM durably_collected c
+WHERE c.id IS NOT NULL;
 DELETE FROM durably_collected;
 SELECT durably_rows(:block, 'created_at', json_array(json_array(:now)))
 

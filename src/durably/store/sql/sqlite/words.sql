@@ -5,7 +5,8 @@
 -- A block's rows are those of its last statement with rows, or what it gave to durably_rows(:block, names, JSON arrays).
 -- What is written most often becomes the body of a trigger (see sqlite_calls.py): there, an UPDATE's own table has no
 -- alias, rows come back through durably_rows only, and `-- each: x` runs what follows once a row of the batch x, whose
--- columns are parameters, until the next `-- each: y` or `-- once`; `-- once: x` is left out when x is empty.
+-- columns are parameters, until the next `-- each: y` or `-- once`; `-- once: x` is left out when x is empty. What
+-- `-- ahead: x` collects is for the part after it, which finds rows of nothing but NULL too and deletes all of them.
 
 -- fragment: now
 :now
