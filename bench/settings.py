@@ -57,7 +57,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", default="", help=f"workloads, of {' '.join(WORKLOADS)}; all if it is not given")
     parser.add_argument("--db", default="", help=f"databases, of {' '.join(DATABASES)}; both if it is not given")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (of w3, three times as many); their median counts")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measurements of each (of w3, three times as many); their median counts"
+    )
     parser.add_argument("--size", choices=("full", "small"), default="full", help="small only shows that all works")
     parser.add_argument("--peers", action="store_true", help="also measure the peers that are installed")
     parser.add_argument("--out", type=Path, help="where the report goes: docs/, or dist/bench/ when small")

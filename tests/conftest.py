@@ -35,19 +35,28 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give an empty database of either kind that processes can share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
 @pytest.fixture(scope="session")
 def shared_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """Give a migrated database that is emptied before each use."""
 
     async def migrate() -> None:
-        database = open_database(url, environment=SystemEnvironment())
+        database = open_database(shared, environment=SystemEnvironment())
         await database.open()
         await database.close()
 
-    url = postgres_server.create_database()
+    shared = postgres_server.create_database()
     asyncio.run(migrate())
-    yield url
-    postgres_server.drop_database(url)
+    yield shared
+    postgres_server.drop_database(shared)
 
 
 @pytest.fixture(params=STORE_KINDS)

@@ -99,14 +99,6 @@ class Program:
 Start: TypeAlias = Callable[..., Awaitable[Program]]
 
 
-@pytest.fixture(params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/jobs.db"
-    found: str = request.getfixturevalue("postgres_url")
-    return found
-
-
 @pytest.fixture
 async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
     (tmp_path / "app.py").write_text(APP)

@@ -31,14 +31,6 @@ async def imports(step: Step, n: int) -> int:
 on_both = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 
 
-@pytest.fixture
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if getattr(request, "param", "sqlite") == "sqlite":
-        return f"sqlite:///{tmp_path}/jobs.db"
-    found: str = request.getfixturevalue("postgres_url")
-    return found
-
-
 def do(url: str, work: Callable[[Durably], Awaitable[T]]) -> T:
     async def main() -> T:
         async with Durably(url) as durably:

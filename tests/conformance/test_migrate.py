@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,17 +12,8 @@ from durably import Durably, SchemaError
 from tests.conformance.care_jobs import work
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that nobody migrated."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/empty.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-async def test_migrate_names_what_it_applied_and_finds_nothing_the_second_time(empty_url: str) -> None:
-    durably = Durably(empty_url, migrate="check")
+async def test_migrate_names_what_it_applied_and_finds_nothing_the_second_time(url: str) -> None:
+    durably = Durably(url, migrate="check")
     with pytest.raises(SchemaError) as caught:
         await durably.get_runs()
     assert caught.value.version == 0
@@ -46,13 +36,13 @@ async def run_by_hand(url: str, text: str) -> None:
         await connection.close()
 
 
-async def test_the_printed_sql_makes_what_migrate_makes(empty_url: str) -> None:
-    durably = Durably(empty_url, migrate="check")
+async def test_the_printed_sql_makes_what_migrate_makes(url: str) -> None:
+    durably = Durably(url, migrate="check")
     text = await durably.migration_sql()
     assert "CREATE TABLE" in text
     with pytest.raises(SchemaError):
         await durably.get_runs()  # printing changed nothing
-    await run_by_hand(empty_url, text)
+    await run_by_hand(url, text)
     assert await durably.migration_sql() == ""
     assert await durably.migrate() == ()
     run = await durably.trigger(work, 1)
@@ -61,11 +51,11 @@ async def test_the_printed_sql_makes_what_migrate_makes(empty_url: str) -> None:
     await durably.close()
 
 
-async def test_a_database_that_is_too_new_is_not_migrated(empty_url: str) -> None:
-    durably = Durably(empty_url)
+async def test_a_database_that_is_too_new_is_not_migrated(url: str) -> None:
+    durably = Durably(url)
     await durably.migrate()
-    prefix = "durably_" if empty_url.startswith("sqlite") else "durably."
-    await run_by_hand(empty_url, f"UPDATE {prefix}migrations SET serves = 99;")
+    prefix = "durably_" if url.startswith("sqlite") else "durably."
+    await run_by_hand(url, f"UPDATE {prefix}migrations SET serves = 99;")
     for call in (durably.migrate, durably.migration_sql):
         with pytest.raises(SchemaError, match="upgrade durably") as caught:
             await call()
