@@ -107,6 +107,20 @@ async def test_an_option_that_cannot_be_is_refused_by_name(app: App, subtests: p
             await refused(app, f"items[1].{field}", partial(app.durably.trigger_many, order, items))
 
 
+async def test_an_option_that_there_is_not_is_named_with_those_there_are(app: App) -> None:
+    for trigger in (app.durably.trigger, app.durably.trigger_and_wait):
+        options: dict[str, Any] = {"prio": 1}
+        with pytest.raises(TypeError, match=r"no option 'prio'; its options are idempotency_key, .*priority"):
+            await trigger(order, Order(1), **options)
+    assert await app.durably.get_runs() == []
+
+
+async def test_what_is_no_list_of_inputs_is_not_taken_letter_by_letter(app: App, subtests: pytest.Subtests) -> None:
+    for items in ("abc", b"abc", {"a": 1}):
+        with subtests.test(items=items):
+            await refused(app, "items", partial(app.durably.trigger_many, "any", items))
+
+
 NAMES: list[Any] = ["", " ", "a b", "-a", "x" * 129, "a\nb", "é", 3, None, {}, refused]
 
 

@@ -7,14 +7,14 @@ from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
 from durably.app.core import Core
-from durably.errors import RunNotFound, UsageError
-from durably.jobs import Target, TriggerOptions, build_run
+from durably.errors import RunNotFound, UsageError, ValidationError
+from durably.jobs import Target, build_run
 from durably.model import Disposition, Enqueued, EventType, NewRun, Run, RunTypes, StoredRun
 from durably.runtime.again import build_again, store_again
 from durably.runtime.bulk import TriggerItem, build_runs, store_all
 from durably.runtime.inside import store_again_inside, store_inside
 from durably.runtime.reading import PLAIN_TYPES, check_run_id, to_run, to_runs, types_in, types_of
-from durably.runtime.trigger import TriggerKeywords, check_conflict
+from durably.runtime.trigger import TriggerKeywords, check_conflict, options_of
 from durably.store import runs as store_runs
 from durably.store.guest import Talk
 from durably.store.runs import NewlyStored
@@ -85,7 +85,7 @@ class Triggers(Core):
             input,
             id=self._environment.new_id(),
             max_bytes=self._settings.max_value_bytes,
-            options=TriggerOptions(**options),
+            options=options_of(options),
         )
 
     def _talk_of_trigger(self, job: Target[Any, Any] | str, input: object, options: TriggerKeywords) -> Talk[Run[Any]]:
@@ -123,6 +123,9 @@ class Triggers(Core):
         return _all_triggered(job, chunks, stored)
 
     def _news(self, job: Target[Any, Any] | str, items: Iterable[object]) -> list[Sequence[NewRun]]:
+        kind = type(items).__name__
+        if isinstance(items, str | bytes | Mapping):
+            raise ValidationError("items", f"must be inputs or TriggerItems, one for each run, not a {kind}")
         several = list(items)
         ids = self._environment.new_ids(len(several))
         return build_runs(self._target(job), several, ids=ids, max_bytes=self._settings.max_value_bytes)

@@ -21,7 +21,7 @@ from durably.runtime.log import StepLog
 from durably.runtime.recorder import Entry
 from durably.runtime.returns import function_of
 from durably.runtime.steps import Key, Replayed, Steps, StepUnderWay, current_step, is_loop_running
-from durably.runtime.trigger import Children, TriggerKeywords
+from durably.runtime.trigger import Children, TriggerKeywords, options_of
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -188,7 +188,7 @@ class Step(_Base[DepsT_co]):
         is raised, are those of `Durably.trigger`.
         """
         name = _trigger_name(job)
-        return await self.run(name, self._enqueue, job, input, TriggerOptions(**options), key=key)
+        return await self.run(name, self._enqueue, job, input, options_of(options), key=key)
 
 
 class SyncStep(_Base[DepsT_co]):
@@ -240,7 +240,7 @@ class SyncStep(_Base[DepsT_co]):
     ) -> str:
         """Trigger a run, exactly once also on replay; returns its id. See `Step.trigger`."""
         name = _trigger_name(job)
-        return self.run(name, self._enqueue_blocking, job, input, TriggerOptions(**options), key=key)
+        return self.run(name, self._enqueue_blocking, job, input, options_of(options), key=key)
 
     def _enqueue_blocking(self, job: Target[InputT, OutputT] | str, input: InputT, options: TriggerOptions) -> str:
         return self._wait(self._enqueue(job, input, options))

@@ -28,6 +28,14 @@ class TriggerKeywords(TypedDict, total=False):
     run_at: datetime | None
 
 
+def options_of(given: TriggerKeywords) -> TriggerOptions:
+    """Return what the caller of a trigger gave by name. Raises TypeError for a name that no option has."""
+    if unknown := sorted(set(given) - set(TriggerKeywords.__annotations__)):
+        known = ", ".join(TriggerKeywords.__annotations__)
+        raise TypeError(f"a trigger has no option {unknown[0]!r}; its options are {known}")
+    return TriggerOptions(**given)
+
+
 def check_conflict(new: NewRun, enqueued: Enqueued, *, index: int | None = None) -> None:
     """Raise IdempotencyConflict or PendingRunExists if another run stood in the way of `new`."""
     if enqueued.disposition is not None:
