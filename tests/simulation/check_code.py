@@ -165,7 +165,9 @@ class CodeChecker:
             has_begun = any(effect.at < expired for effect in self._by_execution[run, generation])
             # a blocked loop loses no lease, but one that it does not know of yet
             kinds = tuple(kind for kind in _ALL if kind != "blocked" or not has_begun)
-            is_excused = self._excuses.any(holder, expired - 2 * LEASE, at, (*kinds, "clock"))
+            # a clock that is set back makes a lease longer
+            since = min(expired - 2 * LEASE, self._at(self._ledger.renewals[run, generation]))
+            is_excused = self._excuses.any(holder, since, at, (*kinds, "clock"))
             if not is_excused and profile.lost_before + profile.locked <= 0.2:
                 self._find("G6", f"{run}@{generation} was lost by {holder}, which was well")
             if "fail_crashed" not in self._history.transactions[txn].names:

@@ -20,6 +20,8 @@ _STATE_EVENTS = {*TOLD.values(), "run:trigger", "run:delete", "run:replace"}
 class Ledger:
     """The rows as they were after each transaction, and what was wrong with them."""
 
+    _txn, _number = Transaction(0.0, "", "", 0), 0
+
     def __init__(self, history: History, profile: Profile) -> None:
         self.findings: list[str] = []
         self.holders: dict[tuple[str, int], str] = {}
@@ -32,6 +34,8 @@ class Ledger:
         """The row as each generation was ended by its holder, and in which transaction."""
         self.takeovers: list[tuple[int, str, int, int]] = []
         """Transaction, run, and old generation whose lease ran out, and when that was in microseconds."""
+        self.renewals: dict[tuple[str, int], int] = {}
+        """The last transaction that said until when this generation of a run is leased."""
         self.claimable: list[tuple[str, int, int | None]] = []
         """Runs that could be claimed from one transaction on to another one."""
         self.dues: list[tuple[str, int, int, int]] = []
@@ -46,8 +50,7 @@ class Ledger:
         """Process, run, generation, and the transactions that began and ended the lease."""
         self.inserted: list[tuple[int, str, dict[str, Any]]] = []
         self.deleted: dict[str, int] = {}
-        self.counts: Counter[str] = Counter()
-        """Runs that were purged, and steps that runs have from others."""
+        self.counts: Counter[str] = Counter()  # runs that were purged, and steps that runs have from others
         self._history, self._profile = history, profile
         self._rows: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
@@ -60,7 +63,6 @@ class Ledger:
         self._begun: Counter[tuple[str, str]] = Counter()
         self._open_chores: dict[str, int] = {}
         self._open_leases: dict[str, tuple[str, int, int]] = {}
-        self._txn, self._number = Transaction(0.0, "", "", 0), 0
         self._go_through(history.changes())
 
     def find(self, guarantee: str, text: str) -> None:
@@ -273,7 +275,9 @@ class Ledger:
         self.leases.append((process, run, generation, begin, self._number))
 
     def _check_length(self, change: Change) -> None:
-        lasts = (change.new or {})["expires"] - self._txn.now_us
+        new = change.new or {}
+        self.renewals[change.run, new["generation"]] = self._number
+        lasts = new["expires"] - self._txn.now_us
         if lasts != _LEASE_US:
             self.find("G6", f"the lease of {change.run} lasts {lasts / 1e6} s from now on")
 
