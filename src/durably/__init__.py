@@ -5,6 +5,7 @@ from durably.environment import Environment, SystemEnvironment
 from durably.errors import (
     Cancelled,
     Conflict,
+    DatabaseRefused,
     DatabaseUnavailable,
     DuplicateJob,
     DuplicateStep,
@@ -57,6 +58,7 @@ from durably.sync import SyncDurably, SyncWorker
 __all__ = [
     "Cancelled",
     "Conflict",
+    "DatabaseRefused",
     "DatabaseUnavailable",
     "Disposition",
     "DuplicateJob",

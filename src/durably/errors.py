@@ -15,7 +15,8 @@
     │   └── WrongStatus              the run is in a status that forbids the operation
     ├── RunFailed, RunCancelled      how a run ended, raised by `result`
     ├── SchemaError                  the database and this version of durably do not fit
-    └── DatabaseUnavailable          the environment: worth trying again
+    ├── DatabaseUnavailable          the environment: worth trying again
+    └── DatabaseRefused              the database says no, and would again: rights, settings
 
     Interrupt (BaseException)        ends user code; `except Exception` does not catch it
     ├── Cancelled                    the run was cancelled
@@ -203,6 +204,19 @@ class DatabaseUnavailable(DurablyError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the database is not available: {reason}")
         self.reason = reason
+
+
+class DatabaseRefused(DurablyError):
+    """The database can be reached and says no, and would again: rights are missing, a setting is unknown to it.
+
+    `reason` is what it says. `__cause__` is the error of its driver.
+    """
+
+    def __init__(self, reason: str, *, is_constraint: bool = False) -> None:
+        super().__init__(f"the database refuses: {reason}")
+        self.reason = reason
+        self.is_constraint = is_constraint
+        """Whether a rule of the tables said no."""
 
 
 class Interrupt(BaseException):

@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from durably import DatabaseUnavailable, Durably, SchemaError, Step, SyncDurably, ValidationError, job
+from durably import DatabaseRefused, DatabaseUnavailable, Durably, SchemaError, Step, SyncDurably, ValidationError, job
 from tests.support.app import NO_RUN, make_durably, within
+from tests.support.store import Store
 
 SECRET = "s3cr3t-word"  # noqa: S105 - a word to look for in messages
 
@@ -180,6 +182,38 @@ async def test_a_server_that_refuses_the_user_says_so(postgres_url: str) -> None
     with pytest.raises(DatabaseUnavailable, match="no_such_database"):
         await within(durably.trigger("job"))
     await durably.close()
+
+
+async def test_a_setting_that_the_server_does_not_know_is_told(postgres_url: str) -> None:
+    durably = Durably(f"{postgres_url}?no_such_setting=1")
+    with pytest.raises(DatabaseRefused, match='unrecognized configuration parameter "no_such_setting"') as caught:
+        await within(durably.trigger("job"))
+    assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
+    await durably.close()
+
+
+async def test_rights_that_are_missing_are_told(postgres_url: str) -> None:
+    """PostgreSQL: somebody who may make no schema."""
+    name = f"guest_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
+    try:
+        server = postgres_url.rpartition("@")[2]
+        durably = Durably(f"postgresql://{name}:{SECRET}@{server}")
+        with pytest.raises(DatabaseRefused, match="permission denied for database") as caught:
+            await within(durably.trigger("job"))
+        assert SECRET not in str(caught.value)
+        await durably.close()
+    finally:
+        await admin.execute(f"DROP ROLE {name}")
+        await admin.close()
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file"], indirect=True)
+async def test_tables_that_somebody_has_dropped_are_told(store: Store) -> None:
+    await store.sql("DROP TABLE {runs}")
+    with pytest.raises(DatabaseRefused, match="runs"):
+        await within(store.trigger())
 
 
 async def test_a_folder_or_a_file_that_cannot_be_used_says_so(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from durably import DatabaseRefused
 from durably.store import runs
 from tests.support.store import Store
 
@@ -81,8 +82,9 @@ async def test_a_passing_error_is_outlived(store: Store, state: str) -> None:
 @pytest.mark.parametrize("state", LASTING, ids=lambda state: f"{state}: {LASTING[state]}")
 async def test_a_lasting_error_is_told_at_once(store: Store, state: str) -> None:
     async with refusing(store, state):
-        with pytest.raises(asyncpg.PostgresError, match="refused") as caught:
+        with pytest.raises(DatabaseRefused, match=r"^the database refuses: refused$") as caught:
             await store.database.submit(runs.enqueue, store.new(), timeout=30)
         assert await store.value("SELECT last_value FROM durably.refusals") == 1
-    assert caught.value.sqlstate == state
+    assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
+    assert caught.value.__cause__.sqlstate == state
     await store.trigger()

@@ -111,3 +111,17 @@ async def test_authentication_comes_before_everything_also_where_it_is_mounted(p
 async def test_routes_are_found_where_the_application_is_mounted(root_path: str, path: str, status: int) -> None:
     app = create_app(Durably("sqlite:///:memory:"), jobs=JOBS)
     assert (await asked(app, path, root_path)).status_code == status
+
+
+async def test_what_the_database_refuses_is_a_500_that_says_so(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    durably = quick(f"{postgres_url}?no_such_setting=1")
+    said = 'the database refuses: unrecognized configuration parameter "no_such_setting"'
+    async with listening(create_app(durably)) as (_, port), httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/runs")
+    assert (answer.status_code, answer.json()) == (500, {"error": said})
+    [told] = [record for record in caplog.records if record.name == "durably.http"]
+    assert (told.levelname, told.exc_info) == ("WARNING", None)
+    assert said in told.getMessage()
+    await durably.close()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
-from durably.errors import DatabaseUnavailable
+from durably.errors import DatabaseRefused, DatabaseUnavailable
 from durably.jobs import job
 from durably.model import RunStatus
 from durably.runtime.context import Step
@@ -251,8 +249,8 @@ class RefusalCounter(FaultyEngine):
     async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
         try:
             return await super().transact(statements, channel, readonly=readonly)
-        except (sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError):
-            self.refused += 1
+        except DatabaseRefused as error:
+            self.refused += error.is_constraint
             raise
 
 

@@ -76,12 +76,6 @@ def told() -> Generator[None]:
         _forget_output()
         say(f"the output cannot be written: {error.strerror}")
         raise typer.Exit(ExitCode.ERROR) from error
-    except Exception as error:  # the border of a command: what the driver says is for whoever set the database up
-        if type(error).__module__.partition(".")[0] != "asyncpg":
-            raise
-        said, *_ = str(error).splitlines() or [type(error).__name__]
-        say(f"the database refuses: {said}")
-        raise typer.Exit(ExitCode.ERROR) from error
 
 
 def _forget_output() -> None:

@@ -7,7 +7,7 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from durably import DatabaseUnavailable, DurablyError, RunNotFound, UsageError
+from durably import DatabaseRefused, DatabaseUnavailable, DurablyError, RunNotFound, UsageError
 from durably.http import wire
 from durably.http.auth import Reject, rejection
 
@@ -54,7 +54,7 @@ def response_to(error: Exception) -> Response:
             return rejection(error)
         case RunNotFound():
             return error_response(404, "Run not found")
-        case DatabaseUnavailable():
+        case DatabaseUnavailable() | DatabaseRefused():
             _logger.warning("a request could not be served: %s", error)
             return error_response(error.http_status, str(error))
         case DurablyError() if not isinstance(error, UsageError):

@@ -19,12 +19,11 @@ from typing import Any, TypeVar
 from durably.environment import Environment
 from durably.errors import (
     Cancelled,
-    DatabaseUnavailable,
+    DurablyError,
     Interrupt,
     LeaseLost,
     SerializationError,
     Stopping,
-    UsageError,
 )
 from durably.jobs import Job
 from durably.model import DraftEvent, Ending, EventType, Lease, LeaseState, RunStatus, StoredRun, Verdict
@@ -333,7 +332,7 @@ class Execution:
             )
             try:
                 await self._place.database.run(cancel_step(self.tenure.lease, event), timeout=LAST_WORD_SECONDS)
-            except (DatabaseUnavailable, UsageError) as error:
+            except DurablyError as error:
                 self._place.reporter.error("cancel", error, run=self.stored)
             else:
                 self._place.reporter.step_cancelled(self.stored, event)
@@ -363,7 +362,7 @@ class Execution:
         run_id = self.stored.id
         try:
             run = await self._place.database.read(get_run(run_id), timeout=LAST_WORD_SECONDS)
-        except (DatabaseUnavailable, UsageError):
+        except DurablyError:
             run = None
         if run is not None and run.status is RunStatus.CANCELLED and run.generation == self.stored.generation:
             return Cancelled(run_id)

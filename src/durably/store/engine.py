@@ -1,16 +1,17 @@
 """What a database driver offers to `Database`: transactions made of named statements, and wake-ups.
 
-An engine turns its driver's errors into three kinds: `DatabaseUnavailable` (try again), `LockTimeout` (somebody holds
-a row: step aside), and everything else (the statement is wrong: trying again will not help).
+An engine turns what its database answers into three kinds of errors: `DatabaseUnavailable` (try again), `LockTimeout`
+(somebody holds a row: step aside), and `DatabaseRefused` (trying again will not help), or `SchemaError` where it can
+say why.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
+from durably.errors import DatabaseRefused
 from durably.store.migrate import Mode
 from durably.store.operation import Operation, Rows, Statement, T, Wake
 
@@ -67,14 +68,9 @@ async def run(engine: Engine, operation: Operation[T], channel: Channel) -> T:
     """Do one operation in one transaction; if a constraint refuses it, what is to be done `otherwise`."""
     try:
         rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
-    except Exception as error:
-        if operation.otherwise is None or not _is_refusal(error):
+    except DatabaseRefused as error:
+        if operation.otherwise is None or not error.is_constraint:
             raise
         operation = operation.otherwise()
         rows = await engine.transact(operation.plan(), channel, readonly=operation.readonly)
     return operation.result(rows)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a constraint was violated: with SQLSTATE it is class 23."""
-    return isinstance(error, sqlite3.IntegrityError) or str(getattr(error, "sqlstate", "")).startswith("23")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import asyncpg
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable, ValidationError
+from durably.errors import DatabaseRefused, DatabaseUnavailable, ValidationError
 from durably.store import catalogue
 from durably.store.engine import Channel, LockTimeout
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
@@ -272,6 +272,9 @@ class _translated:  # noqa: N801  # used like a function
             if not isinstance(error, asyncpg.exceptions.TransactionRollbackError):
                 self._link.drop()
             raise DatabaseUnavailable(_first_line(error)) from error
+        if isinstance(error, asyncpg.PostgresError):
+            is_constraint = isinstance(error, asyncpg.IntegrityConstraintViolationError)
+            raise DatabaseRefused(_text(error) or type(error).__name__, is_constraint=is_constraint) from error
         if isinstance(error, asyncio.CancelledError):
             self._link.drop()
 
@@ -285,5 +288,10 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).partition("\n")[0]
+    text = _text(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    """What the server says, without the details in the lines below, which may hold values."""
+    return str(error).partition("\n")[0]

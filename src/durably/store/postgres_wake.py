@@ -15,7 +15,7 @@ from contextlib import suppress
 import asyncpg
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable
+from durably.errors import DatabaseRefused, DatabaseUnavailable
 from durably.store.operation import Wake
 from durably.store.postgres_connect import connect
 from durably.store.url import DatabaseUrl
@@ -73,7 +73,7 @@ class PostgresWaker:
             await asyncio.sleep(0)  # what was committed here goes on first; nobody waits for it elsewhere
         while self._due:
             wake, self._due = self._due, Wake.NOBODY
-            with suppress(DatabaseUnavailable):  # they poll
+            with suppress(DatabaseUnavailable, DatabaseRefused):  # they poll
                 await send("SELECT pg_notify($1, $2)", self._channel, f"{self._name} {wake.value}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_PAUSE)

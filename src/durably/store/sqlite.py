@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable, SchemaError
+from durably.errors import DatabaseRefused, DatabaseUnavailable, SchemaError
 from durably.store import catalogue, rows
 from durably.store.engine import Channel
 from durably.store.migrate import Applied, Migration, Mode, migrations, pending
@@ -333,7 +333,10 @@ class _Connection:
                 raise DatabaseUnavailable(f"{self._url.shown}: {error}") from error
             if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
                 raise SchemaError(f"{self._url.shown} is not a usable SQLite database: {error}") from error
-            raise
+            if not code:  # it is Python's module that complains, of how it is used
+                raise
+            is_constraint = code == sqlite3.SQLITE_CONSTRAINT
+            raise DatabaseRefused(f"{self._url.shown}: {error}", is_constraint=is_constraint) from error
 
 
 def _tell(answer: asyncio.Future[list[Rows]], found: list[Rows], failed: BaseException | None) -> None:
