@@ -136,11 +136,11 @@ def test_a_question_is_asked_where_ctrl_c_ends_it(url: str, monkeypatch: pytest.
 
 
 READS = """
-import os, signal, sys, time
+import os, signal, sys
 class Keyboard:
     def read(self):
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(600)
+        signal.pause()
 sys.stdin, sys.argv = Keyboard(), ["durably", "trigger", "far", "-"]
 from durably.cli import main
 main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
@@ -29,7 +30,7 @@ T = TypeVar("T")
 CREATE = "CREATE TABLE IF NOT EXISTS orders (name TEXT PRIMARY KEY)"
 
 
-class Lending:
+class Lending(ABC):
     """A connection of the user's. `is_blocking`: SyncDurably takes it too."""
 
     is_blocking = False
@@ -44,9 +45,9 @@ class Lending:
     def path(self) -> str:
         return self.url.removeprefix("sqlite:///")
 
+    @abstractmethod
     async def open(self, *, autocommit: bool = False) -> None:
         """Connect. What is written next waits for `commit`, unless autocommit is on."""
-        raise NotImplementedError
 
     async def execute(self, sql: str) -> None:
         found = self.connection.execute(sql)

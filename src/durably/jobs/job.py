@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -59,7 +60,7 @@ class Defaults:
 NO_DEFAULTS = Defaults()
 
 
-class Target(Generic[InputT, OutputT]):
+class Target(ABC, Generic[InputT, OutputT]):
     """What can be triggered: a `Job`, or a `JobRef` to one whose code is elsewhere."""
 
     def __init__(self, name: str, *, defaults: Defaults, label_type: object = None) -> None:
@@ -68,14 +69,14 @@ class Target(Generic[InputT, OutputT]):
         self.label_codec: Codec[Any] | None = None if label_type is None else codec_for(label_type)
 
     @property
+    @abstractmethod
     def input_codec(self) -> Codec[InputT]:
         """How its input is stored."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def output_codec(self) -> Codec[OutputT]:
         """How what it returns is stored."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
