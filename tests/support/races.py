@@ -7,8 +7,6 @@ from typing import Any
 from durably.store.operation import Operation
 from tests.support.store import Store, T
 
-# --- races on Postgres ------------------------------------------------------------------------------
-
 
 async def run_on(connection: Any, store: Store, operation: Operation[T]) -> T:
     """The operation on a raw connection, in whatever transaction is open there."""

@@ -9,9 +9,7 @@ from durably.errors import DatabaseUnavailable
 from durably.store.engine import Channel, Engine
 from durably.store.migrate import Mode
 from durably.store.operation import Rows, Statement, Wake
-from tests.support.store import (
-    Store,
-)
+from tests.support.store import Store
 
 
 @dataclass

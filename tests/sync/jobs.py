@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from durably import (
-    Step,
-    SyncStep,
-    job,
-)
+from durably import Step, SyncStep, job
 
 SECONDS = 60.0
 QUICK = timedelta(milliseconds=50)

@@ -15,6 +15,7 @@ import pytest
 
 from durably import Event, Step, SyncDurably, UsageError, job
 from durably.sync.portal import Portal
+from tests.sync.waiting import thread_of, until_waiting
 
 SECONDS = 60.0
 ROUNDS = 25
@@ -129,9 +130,9 @@ def test_a_loop_that_is_closed_without_a_word_keeps_nobody_waiting() -> None:
 
     portal = Portal(lambda: None, never, lambda: loop)
     with ThreadPoolExecutor(1) as pool:
+        thread = thread_of(pool)
         waiting = pool.submit(portal.call, never)
-        with pytest.raises(TimeoutError):
-            waiting.result(0.05)
+        until_waiting(thread)
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of the call that nothing runs
             loop.close()
         with pytest.raises(UsageError, match="closed"):
@@ -143,11 +144,11 @@ def test_a_loop_that_is_closed_without_a_word_keeps_nobody_waiting() -> None:
 def test_closing_a_stream_ends_the_loop_of_the_thread_that_reads_it(durably: SyncDurably) -> None:
     stream = durably.events(after=0)
     with durably, ThreadPoolExecutor(1) as pool:
+        thread = thread_of(pool)
         durably.trigger("job")
         assert next(stream).type == "run:trigger"
         reading = pool.submit(list[Event], stream)
-        with pytest.raises(TimeoutError):
-            reading.result(0.2)
+        until_waiting(thread)
         stream.close()
         assert reading.result(SECONDS) == []
         stream.close()

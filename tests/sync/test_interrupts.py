@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from durably import (
-    SyncDurably,
-)
+from durably import SyncDurably
+from tests.sync.jobs import SECONDS
+from tests.sync.waiting import until_waiting
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys, threading, _thread
 from durably import Step, SyncDurably, SyncStep, job
@@ -33,16 +35,19 @@ durably = SyncDurably(sys.argv[1])
 """
 
 INTERRUPT = """
-def interrupt():
+import datetime, os, signal
+from tests.sync.waiting import until_waiting
+
+def interrupt(thread):
     began.wait(60)
+    until_waiting(thread)
     os.kill(os.getpid(), signal.SIGINT)
 
-import datetime, os, signal
 run = durably.trigger(slow)
 with durably:
     worker = durably.worker([slow], grace=datetime.timedelta(0))
     worker.start()
-    threading.Thread(target=interrupt).start()
+    threading.Thread(target=interrupt, args=(threading.get_ident(),)).start()
     try:
         durably.result(run)
     except KeyboardInterrupt:
@@ -62,6 +67,7 @@ print(durably.trigger_and_wait(blocking, timeout=60), flush=True)
 def execute(script: str, url: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", SCRIPT + script, url],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=100,
@@ -85,24 +91,24 @@ def test_at_the_end_of_the_interpreter_runs_are_handed_back(url: str) -> None:
 
 def test_an_interrupt_cancels_what_is_waited_for(durably: SyncDurably) -> None:
     """It ends before the call returns, and the next call works."""
-    ended: list[str] = []
+    began, ended = threading.Event(), list[str]()
 
     async def wait() -> None:
+        began.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.append("ended")
 
-    main = threading.main_thread().ident
-    assert main is not None
-    timer = threading.Timer(0.2, lambda: _interrupt(main))
-    timer.start()
+    def interrupt(thread: int) -> None:
+        began.wait(SECONDS)
+        until_waiting(thread)
+        signal.pthread_kill(thread, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt, args=(threading.get_ident(),))
+    interrupting.start()
     with pytest.raises(KeyboardInterrupt):
         durably._portal.call(wait)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else tells when it ended
-    timer.join()
+    interrupting.join()
     assert ended == ["ended"]
     assert durably.get_runs() == []
-
-
-def _interrupt(thread: int) -> None:
-    signal.pthread_kill(thread, signal.SIGINT)
