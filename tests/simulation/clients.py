@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from unittest.mock import patch
 
 from durably import Job
-from durably.errors import DurablyError
+from durably.errors import Conflict, DatabaseUnavailable, NotFound, UsageError
 from durably.model import NewRun, Run, StoredRun
 from durably.runtime.bulk import TriggerItem
 from durably.testing import Process, SimulatedConnection, SimulatedDurably
@@ -23,6 +23,9 @@ from tests.simulation.trouble import DURATION, Profile
 from tests.simulation.workload import Act, Plan, pause, random_plan, scripted
 
 AnyJob: TypeAlias = Job[Plan, list[list[int]]]
+
+NO = (UsageError, NotFound, Conflict, DatabaseUnavailable)
+"""What a client may be told. Anything else is a fault of durably's: a `DatabaseRefused` is SQL that does not run."""
 
 _KINDS = ("trigger",) * 12 + (
     "many",
@@ -206,7 +209,7 @@ class Clients:
         self.history.begun.append(kind)
         try:
             result = await call()
-        except DurablyError as raised:
+        except NO as raised:
             result, error = None, type(raised).__name__
         if not process.is_alive:
             return
@@ -249,7 +252,7 @@ class Visitor:
             await self._connection.begin()
             for _ in range(chance.choice((1, 2, 3))):
                 await pause(chance.choice((0.0, 0.01, 0.01, 0.3)))
-                with suppress(DurablyError):  # nothing was written by that one
+                with suppress(*NO):  # nothing was written by that one
                     await self._do(chance.choice(("trigger", "trigger", "retrigger", "again", "cancel", "cancel")))
             if is_wanted:
                 self._visit.outcome = "unknown"
