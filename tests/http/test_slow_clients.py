@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from durably import Durably
 from durably.http import hub
+from durably.http.sse import open_stream
+from durably.http.streams import Beginning
 from tests.http.jobs import JOBS
 from tests.support.http import RawClient, Site, site, until
 
@@ -68,6 +72,52 @@ async def test_what_waits_for_a_client_that_never_reads_is_freed(durably: Durabl
                 await served.trigger("echo", LONG, **FILLER)
             await until(lambda: not held(served, client))
         assert not tasks("durably-stream")
+
+
+class Stuck:
+    """A connection to a client that reads no more, as a server has it, and a stream on it."""
+
+    is_finished = False
+    ends_with_run = False
+
+    def __init__(self) -> None:
+        self.subscriber = hub.Subscriber()
+        self.transport = self
+        self.sent: list[Message] = []
+        self.is_full = self.is_aborted = False
+        self._never = asyncio.Event()
+
+    async def receive(self) -> Message:
+        await self._never.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self.is_full:
+            await self._never.wait()
+        self.sent.append(message)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def joined(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def beginning(self) -> Beginning:
+        yield []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_last_word_to_a_client_that_reads_no_more_takes_no_longer() -> None:
+    """It was cut off while nothing was being sent to it: what was sent last is still with the server."""
+    stuck = Stuck()
+    response = await open_stream(stuck, throttle=0, keep_alive=60)
+    answering = asyncio.create_task(response({"type": "http"}, stuck.receive, stuck.send))
+    await until(lambda: tasks("durably-stream") and len(stuck.sent) == 2)
+    stuck.is_full = True
+    stuck.subscriber.end()
+    await until(lambda: stuck.is_aborted)
+    await answering
+    assert not tasks("durably-stream")
 
 
 def nothing(_transport: object) -> None:

@@ -19,17 +19,17 @@ class ClientStalled(Exception):
 
 
 class Line:
-    """Sends to one client, each message within `SILENT_SECONDS`."""
+    """Sends to one client, each message within a time."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._send = send
         self._transport = _transport_of(receive)
         _watch(self._transport)
 
-    async def send(self, message: Message) -> None:
-        """Send a message. Raises ClientStalled when the client does not take it."""
+    async def send(self, message: Message, *, within: float | None = None) -> None:
+        """Send a message. Raises ClientStalled when the client does not take it in so many seconds (None: 30)."""
         try:
-            async with asyncio.timeout(SILENT_SECONDS):
+            async with asyncio.timeout(SILENT_SECONDS if within is None else within):
                 await self._send(message)
         except TimeoutError as error:
             self.abort()

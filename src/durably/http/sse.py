@@ -58,7 +58,8 @@ class EventStreamResponse(Response):
                 await line.send({"type": "http.response.body", "body": b"", "more_body": True})
                 is_over = await self._serve(receive, line)
             if is_over:
-                await line.send({"type": "http.response.body", "body": b"", "more_body": False})
+                within = FAREWELL_SECONDS if self._stream.subscriber.is_over else None
+                await line.send({"type": "http.response.body", "body": b"", "more_body": False}, within=within)
 
     async def _serve(self, receive: Receive, line: Line) -> bool:
         """Send what there is to send. Returns whether the client is still there, and reads."""
