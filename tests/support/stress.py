@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from durably.environment import SystemEnvironment
-from durably.model import Change, Disposition, IfPending, NewRun, RunFilter, RunStatus, StoredRun, Verdict
+from durably.model import Change, Disposition, IfPending, LeaseState, NewRun, RunFilter, RunStatus, StoredRun, Verdict
 from durably.store import actions, keys, leases, runs
 from durably.store.database import Database, open_database
 from durably.store.operation import Lane, Wake
@@ -121,7 +121,7 @@ class Stress:
                 return
         chance = self.rng.random()
         if chance < 0.05:
-            await self.database.run(leases.renew([lease_of(run)], lease=EXPIRED))  # as if its process had died
+            await self._expire(run)
             return
         if chance < 0.15:
             change = Change(run_id=run.id, concurrency_key=run.concurrency_key, token=self.environment.new_id())
@@ -133,6 +133,12 @@ class Stress:
         if status is RunStatus.FAILED and verdict is Verdict.STORED and self.rng.random() < 0.5:
             change = Change(run_id=run.id, concurrency_key=run.concurrency_key, token=self.environment.new_id())
             self.became[f"resumed {(await self.database.submit(actions.resume, change)).done}"] += 1
+
+    async def _expire(self, run: StoredRun) -> None:
+        """Let the lease run out, as if its process had died; again while another transaction has the run locked."""
+        state = LeaseState.BUSY
+        while state is LeaseState.BUSY:
+            (state,) = await self.database.run(leases.renew([lease_of(run)], lease=EXPIRED))
 
     async def _is_over(self) -> bool:
         marks = RunFilter(jobs=(MARKER,), limit=100)
