@@ -265,6 +265,36 @@ async def test_a_reader_that_is_cancelled_while_its_stream_is_closed_is_cancelle
         await reading
 
 
+async def test_reading_on_after_a_wait_was_cancelled_is_an_error_and_no_end(durably: Durably) -> None:
+    run = await durably.trigger("job")
+    for stream in (durably.events(), durably.events(run=run, after=1)):
+        async with stream:
+            reading = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            with pytest.raises(UsageError, match="a wait for its next event was cancelled: make a new one"):
+                await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+def test_reading_on_in_another_event_loop_is_an_error_and_no_end(url: str) -> None:
+    async def begin() -> EventStream:
+        async with Durably(url) as durably:
+            await durably.trigger("job")
+            stream = durably.events(after=0)
+            await anext(stream)
+            return stream
+
+    async def go_on(stream: EventStream) -> None:
+        with pytest.raises(UsageError, match="its event loop has ended, or its SyncDurably was closed: make a new one"):
+            await anext(stream)
+
+    asyncio.run(go_on(asyncio.run(begin())))
+
+
 async def test_a_stream_is_for_one_reader(durably: Durably) -> None:
     async with durably.events() as stream:
         reading = asyncio.ensure_future(anext(stream))

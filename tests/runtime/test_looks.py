@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -17,10 +18,10 @@ from durably.runtime.maintenance import Maintenance
 from durably.runtime.renewer import longest_backoff
 from durably.runtime.reporting import Reporter
 from durably.runtime.settings import Settings
-from durably.store.engine import Engine
+from durably.store.engine import Channel, Engine
 from durably.store.leases import renew
-from durably.store.operation import Statement
-from tests.support.bench import Bench, Gate, eventually
+from durably.store.operation import Rows, Statement
+from tests.support.bench import Bench, Gate, eventually, names
 from tests.support.faults import FaultyEngine
 from tests.support.store import LEASE, Store
 
@@ -200,6 +201,30 @@ async def test_a_worker_never_takes_its_own_run_as_expired(store: Store) -> None
         gate.opened.set()
         run = await bench.until(run)
     assert (run.status, run.generation, run.attempt, run.crashes) == (RunStatus.COMPLETED, 1, 1, 0)
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite-file", "postgres"], indirect=True)
+async def test_who_listens_hears_of_a_run_that_is_failed_while_its_worker_stops(store: Store) -> None:
+    answer = Gate()
+
+    class Late(FaultyEngine):
+        async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+            found = await super().transact(statements, channel, readonly=readonly)
+            if any(each.name == "fail_crashed" for each in statements):
+                await answer.wait()
+            return found
+
+    bench = Bench(await store.through(Late))
+    run, watchful = await dead(store), Watchful(bench)
+    await watchful.look(after=0)
+    look = asyncio.create_task(watchful.look(after=20))
+    await answer.reached.wait()
+    look.cancel()
+    answer.opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await look
+    assert (await store.get(run)).status is RunStatus.FAILED
+    assert names(bench.heard) == ["run:fail"]
 
 
 # --- what it costs -----------------------------------------------------------------------------------------

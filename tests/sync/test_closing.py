@@ -152,3 +152,16 @@ def test_closing_a_stream_ends_the_loop_of_the_thread_that_reads_it(durably: Syn
         stream.close()
         assert reading.result(SECONDS) == []
         stream.close()
+
+
+def test_closing_between_two_events_is_told_to_who_reads_on(durably: SyncDurably) -> None:
+    stream = durably.events(after=0)
+    run = durably.trigger("job")
+    durably.trigger("job")
+    assert next(stream).run_id == run.id
+    durably.close()
+    with pytest.raises(UsageError, match="its SyncDurably was closed: make a new one, `after` its last event"):
+        next(stream)
+    stream.close()
+    assert list(stream) == []
+    durably.close()

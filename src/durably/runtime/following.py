@@ -20,6 +20,7 @@ from durably.store.database import Database
 
 ENDS = frozenset({EventType.RUN_COMPLETE, EventType.RUN_FAIL, EventType.RUN_CANCEL, EventType.RUN_DELETE})
 """After one of these a run has nothing more to say, unless it is resumed."""
+_ELSEWHERE = "its event loop has ended, or its SyncDurably was closed"
 
 
 async def wait_for_end(database: Database, tail: Tail, run_id: str) -> StoredRun:
@@ -119,14 +120,19 @@ class EventStream:
     """The events of a run or of all runs: `async for event in stream`.
 
     With `async with durably.events(...) as stream` nothing that happens after entering is missed; without, nothing
-    after the first event was asked for. It is for one reader; `aclose` may come from somebody else.
+    after the first event was asked for. It is for one reader; `aclose` may come from somebody else. Whoever reads on
+    after a wait for an event was cancelled (by a timeout, say), or in another event loop, gets a UsageError.
     """
 
     def __init__(self, events: AsyncGenerator[Event | None, None]) -> None:
         self._events = events
         self._reader: asyncio.Task[object] | None = None
         """The task that waits for the next event."""
-        self._is_closed = False
+        self._is_over = False
+        """Whether it was closed, has ended or has failed."""
+        self._is_cut = False
+        """Whether a wait for an event was cancelled: that event would be missing."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._left = asyncio.Event()
 
     def __aiter__(self) -> Self:
@@ -148,7 +154,7 @@ class EventStream:
 
     async def aclose(self) -> None:
         """End the stream, also for a task that waits for its next event."""
-        self._is_closed = True
+        self._is_over = True
         reader = self._reader
         if reader is not None and reader is not asyncio.current_task():
             self._left.clear()
@@ -157,16 +163,32 @@ class EventStream:
         await self._events.aclose()
 
     async def _next(self) -> Event | None:
-        if self._reader is not None:
-            raise UsageError("this stream of events is read by somebody else: make one for each reader")
+        self._check()
         reader = self._reader = asyncio.current_task()
         cancelled = 0 if reader is None else reader.cancelling()
         try:
             return await anext(self._events)
         except asyncio.CancelledError:
-            if reader is None or not self._is_closed or reader.uncancel() > cancelled:
+            if reader is None or not self._is_over or reader.uncancel() > cancelled:
+                self._is_cut = True
                 raise
             raise StopAsyncIteration from None
+        except BaseException:
+            self._is_over = True
+            raise
         finally:
             self._reader = None
             self._left.set()
+
+    def _check(self) -> None:
+        """Raise UsageError where reading on would look like the end of the events."""
+        if self._reader is not None:
+            raise UsageError("this stream of events is read by somebody else: make one for each reader")
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._is_over or not (self._is_cut or self._loop is not loop):
+            return
+        why = "a wait for its next event was cancelled" if self._is_cut else _ELSEWHERE
+        raise UsageError(
+            f"this stream of events cannot be read on, since {why}: make a new one, `after` its last event"
+        )

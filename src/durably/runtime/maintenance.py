@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from durably.environment import Environment
+from durably.errors import DatabaseUnavailable
 from durably.model import TERMINAL, Ending, Outlook, RunError, RunStatus, StoredRun
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.renewer import longest_backoff
@@ -231,7 +233,7 @@ class Maintenance:
                 else:
                     self._suspects[suspect] = seen
         if dead:
-            await self._fail(dead)
+            await _to_the_end(self._fail(dead))
 
     async def _fail(self, dead: Sequence[StoredRun]) -> None:
         for run in await self._database.run(fail_crashed(dead, max_crashes=self._settings.max_crashes)):
@@ -271,3 +273,14 @@ class Maintenance:
     async def purge_keys(self) -> bool:
         """Forget concurrency keys that nobody uses any more. Returns whether there may be more."""
         return await self._database.run(purge_keys(BATCH)) >= BATCH
+
+
+async def _to_the_end(chore: Coroutine[Any, Any, None]) -> None:
+    """Await a chore that a stop does not interrupt: what it commits it also tells to the listeners here."""
+    task = asyncio.create_task(chore)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(DatabaseUnavailable):
+            await task
+        raise
