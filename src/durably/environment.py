@@ -203,6 +203,12 @@ def before_exit(fn: Callable[[], object]) -> None:
         register(fn)
 
 
+def around_forks(before: Callable[[], object], after: Callable[[], object]) -> None:
+    """Call `before` ahead of each fork of this process, and `after` behind it, in the parent and in the child."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
+
+
 def uuid7_text(value: int) -> str:
     """Spread 122 bits over the fields of a version 7 UUID (RFC 9562, section 5.7)."""
     stamp = value >> 74

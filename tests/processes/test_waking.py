@@ -18,7 +18,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         return url
-    folder = tmp_path if request.param == "sqlite-file" else tmp_path / ("deep" * 30)
+    folder = tmp_path if request.param == "sqlite-file" else tmp_path / ("%64eep" * 20)
     folder.mkdir(exist_ok=True)
     return f"sqlite:///{folder}/jobs.db"
 

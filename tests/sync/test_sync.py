@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import multiprocessing
-import os
 import threading
-import warnings
 from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -322,32 +319,3 @@ def test_a_job_may_be_registered_before_the_start(durably: SyncDurably) -> None:
     run = durably.trigger(double, 3)
     worker.process_until_idle()
     assert durably.result(run) == 6
-
-
-# --- forks -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_its_own(durably: SyncDurably) -> None:
-    worker = durably.worker([double])
-    worker.start()
-    assert durably.trigger_and_wait(double, 1, timeout=SECONDS) == 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = multiprocessing.get_context("fork").Process(target=_in_child, args=(durably, worker))
-        child.start()
-    child.join(60)
-    assert child.exitcode == 0
-    assert worker.is_running
-    assert durably.trigger_and_wait(double, 3, timeout=SECONDS) == 6
-
-
-def _in_child(durably: SyncDurably, worker: SyncWorker) -> None:
-    assert not worker.is_running
-    run = durably.trigger(double, 5)
-    worker.start()
-    assert durably.result(run, timeout=SECONDS) == 10
-    worker.stop()
-    with durably:
-        assert durably.get_run(run)
-    durably.__exit__(None, None, None)

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from durably.environment import Environment
+from durably.environment import Environment, new_reentrant_lock
 from durably.store.operation import Wake
+from durably.store.sqlite_forks import before_forks
 
 _ALL = Wake.WORK | Wake.EVENTS | Wake.CANCEL
 _LONGEST_PATH = 100
@@ -120,21 +121,46 @@ class FileWaker:
 
     async def _look(self, callback: Callable[[Wake], None]) -> None:
         """Where sockets do not work: compare the file's version."""
-        raw = sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, isolation_level=None)
+        version = _Version(self._file)
+        wait = _QUICK
+        version.has_changed()
         try:
-            seen, wait = _version(raw), _QUICK
             while True:
                 await asyncio.sleep(wait)
-                version = _version(raw)
-                wait = _QUICK if version != seen else min(wait * 1.5, _SLOW)
-                if version != seen:
-                    seen = version
+                changed = version.has_changed()
+                wait = _QUICK if changed else min(wait * 1.5, _SLOW)
+                if changed:
                     callback(_ALL)
         finally:
-            raw.close()
+            version.let_go()
 
 
-def _version(raw: sqlite3.Connection) -> int:
-    with suppress(sqlite3.OperationalError):
-        return int(raw.execute("PRAGMA data_version").fetchone()[0])
-    return 0
+class _Version:
+    """What a connection sees of the file: a number that changes with every commit of another one."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._raw: sqlite3.Connection | None = None
+        self._seen: int | None = None
+        self.in_use = new_reentrant_lock()
+        before_forks(self)
+
+    def has_changed(self) -> bool:
+        """Whether there may have been a commit since the last call. Yes for the first one, and after a fork."""
+        with self.in_use:
+            seen, self._seen = self._seen, 0
+            with suppress(sqlite3.OperationalError):
+                self._raw = self._raw or self._connect()
+                self._seen = int(self._raw.execute("PRAGMA data_version").fetchone()[0])
+            return seen != self._seen
+
+    def let_go(self) -> None:
+        """See `Forkable`."""
+        with self.in_use:
+            raw, self._raw, self._seen = self._raw, None, None
+            if raw is not None:
+                raw.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"{self._file.resolve().as_uri()}?mode=ro"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
