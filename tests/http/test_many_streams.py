@@ -135,7 +135,7 @@ async def test_what_the_state_covers_is_not_told_again(
     monkeypatch.setattr(hub.Subscriber, "offer", offered)
     monkeypatch.setattr(durably, "get_snapshot", late)
     resumed = Listener(app, "/subscribe", {"runId": run.id, "lastEventId": "1"})
-    await until(lambda: app.streams)
+    await resumed.begun()
     async with durably.worker([gate.job()]):
         await until(lambda: len(subscribers) >= 3)  # leased, a step begun and ended: before it looks
         await gate.reached.wait()
