@@ -26,6 +26,7 @@ CACHE = Path(__file__).parents[2] / ".pytest_cache" / "react_client"
 TOLD = [
     "mounted",
     "leased",
+    "read",
     "let it begin",
     "progress",
     "logs",

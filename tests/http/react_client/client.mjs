@@ -5,7 +5,36 @@ import { EventSource } from "eventsource";
 import { JSDOM } from "jsdom";
 
 const { window } = new JSDOM('<!doctype html><div id="root"></div>', { url: "http://localhost/" });
-const globals = { window, document: window.document, navigator: window.navigator, EventSource };
+
+// What the hooks have seen. `useRuns` reads its page anew after most events, and what it read may be older than what an
+// event has told meanwhile: what is to be told by an event alone has to come when nothing is being read.
+const seen = new Set();
+const fetched = globalThis.fetch;
+let reading = 0;
+class Watched extends EventSource {
+  constructor(url, options) {
+    super(url, { ...options, fetch: fetched });
+    if (String(url).includes("/runs/subscribe")) {
+      this.addEventListener("message", (message) => seen.add(JSON.parse(message.data).type));
+    }
+  }
+}
+const watchedFetch = async (...request) => {
+  reading += 1;
+  try {
+    const answer = await fetched(...request);
+    return new Response(await answer.text(), answer);
+  } finally {
+    reading -= 1;
+  }
+};
+const globals = {
+  window,
+  document: window.document,
+  navigator: window.navigator,
+  EventSource: Watched,
+  fetch: watchedFetch,
+};
 for (const [name, value] of Object.entries(globals)) {
   Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
 }
@@ -23,7 +52,7 @@ const told = async (what) => {
 const until = async (what, isSo) => {
   const end = Date.now() + SECONDS * 1000;
   while (!isSo()) {
-    if (Date.now() > end) throw new Error(`never: ${what}; ${JSON.stringify({ job, run, list: list.runs })}`);
+    if (Date.now() > end) throw new Error(`never: ${what}; ${JSON.stringify({ reading, seen: [...seen], job, run, list: list.runs })}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   tell(what);
@@ -50,6 +79,7 @@ await until("mounted", () => job && !list.isLoading && !filtered.isLoading);
 const { runId } = await job.trigger({ name: "ada", times: 3 });
 watched(runId);
 await until("leased", () => job.isLeased && run.isLeased);
+await until("read", () => seen.has("step:complete") && reading === 0 && list.runs[0]?.currentStepIndex === 1);
 await told("let it begin");
 await until("progress", () => job.progress?.message === "waiting" && list.runs[0]?.progress?.message === "waiting");
 await until("logs", () => job.logs.length >= 1 && logs.logs.length >= 1);
