@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from durably.environment import SystemEnvironment
+from durably.errors import DatabaseRefused
 from durably.jobs import job
 from durably.model import Lease, Outlook, RunStatus, StoredRun
 from durably.runtime.context import Step
@@ -203,28 +204,39 @@ async def test_a_worker_never_takes_its_own_run_as_expired(store: Store) -> None
     assert (run.status, run.generation, run.attempt, run.crashes) == (RunStatus.COMPLETED, 1, 1, 0)
 
 
+class Late(FaultyEngine):
+    """Answers late that runs were failed for their crashes, or that they cannot be."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.answer = Gate()
+        self.refuses = False
+
+    async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
+        found = await super().transact(statements, channel, readonly=readonly)
+        if any(each.name == "fail_crashed" for each in statements):
+            await self.answer.wait()
+            if self.refuses:
+                raise DatabaseRefused("no")
+        return found
+
+
 @pytest.mark.parametrize("store_kind", ["sqlite-file", "postgres"], indirect=True)
-async def test_who_listens_hears_of_a_run_that_is_failed_while_its_worker_stops(store: Store) -> None:
-    answer = Gate()
-
-    class Late(FaultyEngine):
-        async def transact(self, statements: Sequence[Statement], channel: Channel, *, readonly: bool) -> list[Rows]:
-            found = await super().transact(statements, channel, readonly=readonly)
-            if any(each.name == "fail_crashed" for each in statements):
-                await answer.wait()
-            return found
-
-    bench = Bench(await store.through(Late))
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_who_listens_hears_of_a_run_that_is_failed_while_its_worker_stops(store: Store, *, refuses: bool) -> None:
+    late = Late(store.engine())
+    late.refuses = refuses
+    bench = Bench(await store.through(lambda _: late))
     run, watchful = await dead(store), Watchful(bench)
     await watchful.look(after=0)
     look = asyncio.create_task(watchful.look(after=20))
-    await answer.reached.wait()
+    await late.answer.reached.wait()
     look.cancel()
-    answer.opened.set()
+    late.answer.opened.set()
     with pytest.raises(asyncio.CancelledError):
         await look
     assert (await store.get(run)).status is RunStatus.FAILED
-    assert names(bench.heard) == ["run:fail"]
+    assert names(bench.heard) == ([] if refuses else ["run:fail"])
 
 
 # --- what it costs -----------------------------------------------------------------------------------------

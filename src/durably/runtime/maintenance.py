@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
 from durably.environment import Environment
-from durably.errors import DatabaseUnavailable
 from durably.model import TERMINAL, Ending, Outlook, RunError, RunStatus, StoredRun
 from durably.rules.schedule import backoff_seconds
 from durably.runtime.renewer import longest_backoff
@@ -276,11 +274,13 @@ class Maintenance:
 
 
 async def _to_the_end(chore: Coroutine[Any, Any, None]) -> None:
-    """Await a chore that a stop does not interrupt: what it commits it also tells to the listeners here."""
+    """Await a chore that a stop does not interrupt: what it commits it also tells to the listeners here.
+
+    If it fails then, it is left to other workers.
+    """
     task = asyncio.create_task(chore)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        with suppress(DatabaseUnavailable):
-            await task
+        await asyncio.gather(task, return_exceptions=True)
         raise
