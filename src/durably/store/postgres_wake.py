@@ -59,7 +59,8 @@ class PostgresWaker:
     async def close(self) -> None:
         """Send what is due, and stop."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), 1)  # asyncpg swallows or complains of a cancel while it connects
+            async with asyncio.timeout(1):  # asyncpg swallows or complains of a cancel while it connects
+                await self._idle.wait()
         while self._listening is not None and not self._listening.done():
             self._listening.cancel()
             await asyncio.wait({self._listening}, timeout=0.1)
@@ -102,7 +103,8 @@ class PostgresWaker:
         """Return when the connection is lost; ask now and then, for one that a network lost says nothing."""
         while not is_lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(is_lost.wait(), _CHECK_EVERY)
+                async with asyncio.timeout(_CHECK_EVERY):
+                    await is_lost.wait()
             if not is_lost.is_set():
                 await connection.execute("SELECT 1")
 
@@ -127,7 +129,8 @@ class PostgresWaker:
         async with connection.transaction():  # behind a pooler it is prepared and executed in one session
             await connection.execute("SELECT pg_notify($1, $2)", self._channel, f"{self._name} probe")
         try:
-            await asyncio.wait_for(self._heard.wait(), _PROBE_WITHIN)
+            async with asyncio.timeout(_PROBE_WITHIN):
+                await self._heard.wait()
         except TimeoutError:
             _log.warning(
                 "LISTEN hears nothing on this connection, probably because of a pooler: workers only poll. "
