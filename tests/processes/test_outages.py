@@ -114,10 +114,12 @@ async def test_connections_that_are_cut_under_load_lose_and_repeat_nothing(
     admin = await asyncpg.connect(own_server.url)
     kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
     runs = await durably.trigger_many(quick, [None] * 150)
+    cut = 0
     for count in range(40, 400, 40):
         await stage.visited("tick", count=count)
-        assert await admin.fetchval(kill, database_name(store_url)) >= 2
+        cut += await admin.fetchval(kill, database_name(store_url))  # those that are back: few, where all is slow
     await admin.close()
+    assert cut >= 20
     await asyncio.gather(*(durably.result(run, timeout=40) for run in runs))
     assert Counter(visit.run for visit in stage.at("tick")) == {run.id: 3 for run in runs}
     for run in runs:
