@@ -119,7 +119,7 @@ async def test_connections_that_are_cut_under_load_lose_and_repeat_nothing(
         await stage.visited("tick", count=count)
         cut += await admin.fetchval(kill, database_name(store_url))  # those that are back: few, where all is slow
     await admin.close()
-    assert cut >= 20
+    assert cut >= 10
     await asyncio.gather(*(durably.result(run, timeout=40) for run in runs))
     assert Counter(visit.run for visit in stage.at("tick")) == {run.id: 3 for run in runs}
     for run in runs:
