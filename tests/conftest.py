@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,8 @@ import pytest
 
 from durably.environment import SystemEnvironment
 from durably.store.database import Database, open_database
+from tests.support import gate
+from tests.support.gate import Gate
 from tests.support.store import STORE_KINDS, TABLES, Store, StoreKind, fill
 from tools.postgres_server import PostgresServer, start_server
 
@@ -42,6 +45,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/jobs.db"
     found: str = request.getfixturevalue("postgres_url")
     return found
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Iterator[Gate]:
+    """Give a closed gate, the FIFO `go` in the test's folder, with a copy of the module for the programs there."""
+    shutil.copy(gate.__file__, tmp_path)
+    made = Gate(tmp_path / "go")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,14 @@ import pytest
 
 from durably import Durably
 from tests.support.bench import eventually
+from tests.support.gate import Gate
 from tests.support.stage import PATIENCE
 
 APP = """
-import asyncio, os
+import os
 from pathlib import Path
 from durably import Durably, Step, job
+from gate import pass_blocking, passed
 
 durably = Durably.from_env()
 
@@ -35,16 +37,13 @@ async def who(step: Step) -> int:
 @job("wait")
 async def wait(step: Step) -> str:
     Path("started").touch()
-    while not Path("go").exists():
-        await asyncio.sleep(0.02)
+    await passed("go")
     return "done"
 
 @job("block")
 async def block(step: Step) -> str:
-    import time
     Path("blocked").touch()
-    while not Path("go").exists():
-        time.sleep(0.02)
+    pass_blocking("go")
     return "done"
 
 @job("version")
@@ -100,7 +99,7 @@ Start: TypeAlias = Callable[..., Awaitable[Program]]
 
 
 @pytest.fixture
-async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
+async def start(url: str, tmp_path: Path, go: Gate) -> AsyncIterator[Start]:
     (tmp_path / "app.py").write_text(APP)
     programs: list[Program] = []
 
@@ -178,7 +177,7 @@ async def test_several_processes_share_the_work_and_stop_together(start: Start, 
 
 
 async def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(
-    start: Start, durably: Durably, tmp_path: Path
+    start: Start, durably: Durably, tmp_path: Path, go: Gate
 ) -> None:
     program = await start("--processes", "2", "--concurrency", "1")
     children = await program.children(2)
@@ -189,7 +188,7 @@ async def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(
     await program.says("process ended with -9: starting it anew in 0.5 s", 2)
     replaced = await program.children(4)
     assert len(set(replaced)) == 4
-    (tmp_path / "go").touch()
+    go.open()
     assert await durably.result(run, timeout=PATIENCE) == "done"
     program.process.send_signal(signal.SIGINT)
     assert await program.ended() == 0
@@ -243,7 +242,9 @@ async def test_processes_that_never_worked_are_not_started_again_and_again(start
 # --- health -----------------------------------------------------------------------------------------
 
 
-async def test_health_tells_whether_it_lives_and_works(start: Start, durably: Durably, tmp_path: Path) -> None:
+async def test_health_tells_whether_it_lives_and_works(
+    start: Start, durably: Durably, tmp_path: Path, go: Gate
+) -> None:
     program = await start("--health-port", "0", "--grace", "300")
     port = await program.port()
     await program.children(1)
@@ -257,11 +258,13 @@ async def test_health_tells_whether_it_lives_and_works(start: Start, durably: Du
     program.process.terminate()
     await is_ready(port, status=503)  # it takes no more work,
     assert (await ask(port, "/live"))[0] == 200  # and must not be killed
-    (tmp_path / "go").touch()
+    go.open()
     assert await program.ended() == 0
 
 
-async def test_health_answers_while_the_event_loop_is_blocked(start: Start, durably: Durably, tmp_path: Path) -> None:
+async def test_health_answers_while_the_event_loop_is_blocked(
+    start: Start, durably: Durably, tmp_path: Path, go: Gate
+) -> None:
     program = await start("--health-port", "0", "--jobs", "w*,block", "--exclude", "wait")
     assert "worker ready: block, who (process" in (await program.says("worker ready"))[0]  # those that it was told to
     port = await program.port()
@@ -275,7 +278,7 @@ async def test_health_answers_while_the_event_loop_is_blocked(start: Start, dura
         return bool(body["loop_silent_seconds"] > 1)
 
     await eventually(is_silent, seconds=PATIENCE)
-    (tmp_path / "go").touch()
+    go.open()
     assert await durably.result(run, timeout=PATIENCE) == "done"
 
 
@@ -332,7 +335,7 @@ def rewrite(path: Path, text: str) -> None:
 
 
 async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
-    start: Start, durably: Durably, tmp_path: Path
+    start: Start, durably: Durably, tmp_path: Path, go: Gate
 ) -> None:
     program = await start("--reload")
     [first] = await program.children(1)
@@ -344,7 +347,7 @@ async def test_changes_start_the_worker_anew_and_hand_its_runs_back(
     assert len(set(await program.children(2))) == 2
     assert not is_alive(first)
     assert await durably.trigger_and_wait("version", timeout=PATIENCE) == "two"
-    (tmp_path / "go").touch()
+    go.open()
     ended = await durably.wait(waiting, timeout=PATIENCE)
     assert (ended.output, ended.crashes, ended.attempt) == ("done", 0, 1)
 

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 from durably import Durably
 from durably.cli.commands import app
+from tests.support.gate import Gate
 
 APP = """
 import asyncio
 from pathlib import Path
 from durably import Durably, Step, SyncDurably, SyncStep, job
+from gate import passed
 
 durably = Durably("sqlite:///jobs.db")
 blocking = SyncDurably("sqlite:///jobs.db")
@@ -37,8 +39,7 @@ async def loop(step: Step) -> str:
 @job("wait")
 async def wait(step: Step) -> str:
     Path("started").touch()
-    while not Path("go").exists():
-        await asyncio.sleep(0.02)
+    await passed("go")
     return "done"
 
 @job("ask")
@@ -56,7 +57,7 @@ Start: TypeAlias = Callable[..., Process]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, go: Gate) -> Iterator[Start]:
     (tmp_path / "app.py").write_text(APP)
     processes: list[Process] = []
 
@@ -115,7 +116,7 @@ def test_a_blocking_durably_is_taken_too_and_its_jobs_may_use_it(start: Start, t
     assert process.wait(SECONDS) == 0
 
 
-def test_runs_may_end_after_the_first_signal(start: Start, tmp_path: Path) -> None:
+def test_runs_may_end_after_the_first_signal(start: Start, tmp_path: Path, go: Gate) -> None:
     process = start("app:durably", "app:wait", "--grace", "30")
     wait_for_line(process, "worker ready")
 
@@ -125,7 +126,7 @@ def test_runs_may_end_after_the_first_signal(start: Start, tmp_path: Path) -> No
             if event.type == "run:leased":
                 process.terminate()
                 wait_for_line(process, "stopping")
-                (tmp_path / "go").touch()
+                go.open()
         assert await durably.result(run) == "done"
 
     run_with(tmp_path, stop_it)
@@ -174,6 +175,7 @@ def test_a_signal_during_the_start_ends_it(start: Start, tmp_path: Path) -> None
         (("app:durably", "app", "app:other_add"), "JOBS: module 'app' has no 'other_add'"),
     ],
 )
+@pytest.mark.usefixtures("go")
 def test_wrong_arguments_are_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
@@ -183,7 +185,8 @@ def test_wrong_arguments_are_named_in_one_line(
     importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, "app", raising=False)
     done = CliRunner().invoke(app, ["worker", *arguments])
-    sys.modules.pop("app", None)
+    for name in ("app", "gate"):
+        sys.modules.pop(name, None)
     assert done.exit_code == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

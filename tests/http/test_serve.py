@@ -16,20 +16,21 @@ import httpx
 import pytest
 
 from durably import Durably
+from tests.support.gate import Gate
 from tests.support.http import SECONDS, EventSource
 
 APP = """
-import asyncio, os
+import os
 from durably import Durably, Step, job
 from durably.http import Auth, Reject, create_app
+from gate import passed
 
 durably = Durably(os.environ["DURABLY_TEST_URL"])
 
 @job("wait")
 async def wait(step: Step, path: str) -> str:
     async def look() -> str:
-        while not os.path.exists(path):
-            await asyncio.sleep(0.02)
+        await passed(path)
         return "there"
     await step.run("first", lambda: 1)
     return await step.run("look", look)
@@ -78,7 +79,7 @@ Start: TypeAlias = Callable[..., Awaitable[Process]]
 
 
 @pytest.fixture
-async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
+async def start(url: str, tmp_path: Path, go: Gate) -> AsyncIterator[Start]:
     """Give what starts `durably serve`, or another command, where served.py is."""
     (tmp_path / "served.py").write_text(APP, "utf-8")
     started: list[Process] = []
@@ -106,20 +107,19 @@ async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
 SERVE = ("serve", "served:durably", "served", "--port", "0")
 
 
-async def trigger(server: Process, path: Path) -> str:
-    response = await server.client.post("/trigger", json={"jobName": "wait", "input": str(path)})
+async def trigger(server: Process, path: str) -> str:
+    response = await server.client.post("/trigger", json={"jobName": "wait", "input": path})
     assert response.status_code == 200, response.text
     return str(response.json()["runId"])
 
 
 async def test_streams_tell_of_runs_in_other_processes_and_resume_in_them(
-    start: Start, tmp_path: Path, durably: Durably
+    start: Start, tmp_path: Path, go: Gate, durably: Durably
 ) -> None:
     one, two = await start(*SERVE), await start(*SERVE)
     worker = await start(*SERVE, "--worker")
     await worker.says("worker ready: wait")
-    gate = tmp_path / "gate"
-    run_id = await trigger(one, gate)
+    run_id = await trigger(one, "go")
     async with one.client.stream("GET", "/subscribe", params={"runId": run_id, "lastEventId": "0"}) as response:
         seen = await EventSource(response).until("step:complete")
     headers = {"Last-Event-ID": seen[-2].id or ""}
@@ -129,7 +129,7 @@ async def test_streams_tell_of_runs_in_other_processes_and_resume_in_them(
     ):
         stream = EventSource(response)
         assert (await stream.next()).data == seen[-1].data
-        gate.touch()
+        go.open()
         rest = await stream.rest()
         assert [frame.type for frame in rest if frame.type != "step:start"] == ["step:complete", "run:complete"]
         assert (await EventSource(feed).until("run:complete"))[-1].data["runId"] == run_id
@@ -142,7 +142,7 @@ async def test_a_signal_ends_streams_and_server_and_hands_runs_back(
     start: Start, tmp_path: Path, durably: Durably
 ) -> None:
     server = await start(*SERVE, "--worker", "--grace", "0.2")
-    run_id = await trigger(server, tmp_path / "never")
+    run_id = await trigger(server, "go")
     async with (
         server.client.stream("GET", "/subscribe", params={"runId": run_id, "lastEventId": "0"}) as response,
         server.client.stream("GET", "/runs/subscribe") as feed,
